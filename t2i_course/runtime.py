@@ -1,0 +1,439 @@
+"""Where and how the course runs: device, seeds, profile, files, and a check of the environment.
+
+Every other module and every notebook begins here. The settings come from environment variables, so
+that one notebook serves a laptop without a GPU, a real data set and a GPU without an edit:
+
+    T2I_PROFILE  fast (default) or full: how long the live training in a notebook lasts
+    T2I_DATA     scenes (default), or the path of a folder in COCO's layout
+    T2I_DEVICE   auto (default), cpu, cuda, cuda:1, mps
+    T2I_SEED     a whole number, 0 by default
+    T2I_HOME     a folder to use in place of the checkout's data/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.metadata
+import os
+import platform
+import random
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+try:
+    import numpy as np
+    import torch
+except (ImportError, OSError):  # `python -m t2i_course doctor` must run without them, and say so
+    np = torch = None
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PROFILES = ("fast", "full")
+DATA_GIGABYTES = 1.0
+LEFTOVER_SECONDS = 24 * 3600
+
+Choice = TypeVar("Choice")
+
+
+# Files
+
+
+def data_folder() -> Path:
+    """Return the folder of everything that is not code: encoders, checkpoints, results, caches.
+
+    Returns:
+        The folder named by T2I_HOME, else `data/` of the checkout that the package runs from.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if home := os.environ.get("T2I_HOME"):
+        folder = Path(home).expanduser().resolve()
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"T2I_HOME names no folder: {folder}. Create it, or unset T2I_HOME."
+            )
+        return folder
+    folder = CHECKOUT / "data"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no data folder at {folder}: the package does not run from the course's checkout. "
+            "Run `python -m pip install -e .` in the checkout, or set T2I_HOME to its data folder."
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file so that nobody ever sees half of it.
+
+    Args:
+        path: where the file belongs. Its folder is made if missing.
+
+    Yields:
+        A free name in the same folder, with the same suffix, to write to. When the block ends it
+        becomes `path`, replacing what was there; when the block raises it is removed.
+
+    Raises:
+        FileNotFoundError: the block wrote nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_name(path)
+    try:
+        yield partial
+        with open(partial, "r+b") as file:  # the name must not reach the disk before the bytes do
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Fill a folder so that it appears whole or not at all.
+
+    Args:
+        path: where the folder belongs.
+
+    Yields:
+        An empty folder beside it. When the block ends it becomes `path`; if `path` has appeared
+        meanwhile, made by another process, that one stays and the new one is dropped.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_name(path)
+    partial.mkdir()
+    try:
+        yield partial
+        try:
+            os.rename(partial, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial_name(path: Path) -> Path:
+    """Return a free name beside `path`, and remove what killed processes left there long ago."""
+    for leftover in path.parent.glob(f".{path.stem}.partial-*{path.suffix}"):
+        with contextlib.suppress(OSError):  # another process may be removing it, too
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    return path.with_name(f".{path.stem}.partial-{secrets.token_hex(6)}{path.suffix}")
+
+
+# Devices and numbers
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Choose where tensors live: CUDA, then MPS, then the CPU.
+
+    Args:
+        name: "auto", "cpu", "mps", "cuda" or "cuda:1". None reads T2I_DEVICE.
+
+    Raises:
+        ValueError: the name is unknown, or this machine has no such device.
+    """
+    name = (name or os.environ.get("T2I_DEVICE") or "auto").strip().lower()
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+        raise ValueError(
+            f"unknown device {name!r}: set T2I_DEVICE to auto, cpu, cuda, cuda:N or mps"
+        )
+    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    if int(index or 0) >= int(found[kind]):
+        raise ValueError(
+            f"no device {name!r} on this machine: torch sees {torch.cuda.device_count()} CUDA GPUs. "
+            "Unset T2I_DEVICE, or set it to cpu."
+        )
+    return torch.device(name)
+
+
+def bf16_pays(device: torch.device | str) -> bool:
+    """Say whether bfloat16 is faster than float32 on a device.
+
+    It is where the hardware multiplies bfloat16 itself: CUDA GPUs since Ampere, and x86 processors
+    with AVX512-BF16 or AMX. Elsewhere it is emulated, and slower.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        if torch.version.hip:
+            return True
+        return torch.cuda.get_device_properties(device).major >= 8
+    if device.type == "cpu":
+        return not cpu_features().isdisjoint({"avx512_bf16", "amx_bf16"})
+    return False
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Return the names of the processor's instruction sets, as far as they can be asked for."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass  # not Linux: ask torch, whose query is younger than 2.11
+    if hasattr(torch.cpu, "get_capabilities"):
+        return frozenset(name for name, has in torch.cpu.get_capabilities().items() if has is True)
+    return frozenset()
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed Python, NumPy and torch, on every device.
+
+    Args:
+        seed: 0 to 2**32 - 1.
+
+    Returns:
+        A new generator on the CPU with the same seed, to pass to what draws random numbers.
+
+    Raises:
+        ValueError: the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed {seed} is out of range: choose 0 to {2**32 - 1}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told from outside.
+
+    Attributes:
+        profile: "fast" (minutes on two CPU cores) or "full".
+        data: "scenes", or the absolute path of a folder in COCO's layout.
+        device: where tensors live.
+        seed: for `seed_everything`.
+        autocast_dtype: `torch.bfloat16` where it is faster, else None (float32).
+        memory_format: how convolutions want their images laid out on this device.
+    """
+
+    profile: str
+    data: str
+    device: torch.device
+    seed: int
+    autocast_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+
+    def pick(self, *, fast: Choice, full: Choice) -> Choice:
+        """Return the value for the profile: `settings.pick(fast=200, full=20_000)`."""
+        return {"fast": fast, "full": full}[self.profile]
+
+
+def settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from environment variables.
+
+    Args:
+        environment: the variables, `os.environ` if None.
+
+    Raises:
+        ValueError: a variable has a value that the course does not know.
+        FileNotFoundError: T2I_DATA names no folder.
+    """
+    environment = os.environ if environment is None else environment
+    profile = environment.get("T2I_PROFILE") or "fast"
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: set T2I_PROFILE to fast or full")
+    seed = environment.get("T2I_SEED") or "0"
+    if not seed.isdecimal() or int(seed) >= 2**32:
+        raise ValueError(f"bad seed {seed!r}: set T2I_SEED to a whole number, 0 to {2**32 - 1}")
+    device = choose_device(environment.get("T2I_DEVICE") or "auto")
+    return Settings(
+        profile=profile,
+        data=_find_data(environment.get("T2I_DATA") or "scenes"),
+        device=device,
+        seed=int(seed),
+        autocast_dtype=torch.bfloat16 if bf16_pays(device) else None,
+        memory_format=torch.contiguous_format if device.type == "mps" else torch.channels_last,
+    )
+
+
+def _find_data(name: str) -> str:
+    """Return "scenes" or an absolute path; a relative one counts from here or the checkout."""
+    if name == "scenes":
+        return name
+    # A notebook's kernel runs in notebooks/, one below the folder where the path was typed.
+    for folder in (Path.cwd(), CHECKOUT):
+        if (folder / Path(name).expanduser()).is_dir():
+            return str((folder / Path(name).expanduser()).resolve())
+    raise FileNotFoundError(
+        f"no data folder {name!r}: set T2I_DATA to scenes, or to the path of a folder with "
+        "train2017/, val2017/ and annotations/captions_*.json"
+    )
+
+
+# The environment
+
+
+@functools.cache
+def hardware() -> str:
+    """Describe the machine in a line, for model cards and the ledger.
+
+    Returns:
+        Such as "2-core x86_64 Intel Xeon Platinum 8488C, no GPU".
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processor = f"{cores}-core {platform.machine()} {_processor_name()}".strip()
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {processor}"
+    return f"{processor}, {'Apple GPU' if torch.backends.mps.is_available() else 'no GPU'}"
+
+
+def _processor_name() -> str:
+    """Return the processor's marketing name, or "" where the system does not tell."""
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `python -m t2i_course doctor`.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it is as the course needs it.
+        required: whether the course cannot go on without it.
+        detail: what was found.
+        remedy: what to type when it is not ok.
+    """
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+    remedy: str = ""
+
+
+def check_environment() -> list[Check]:
+    """Check everything that the course needs, without stopping at the first fault."""
+    checks = [_check_python(), *_check_packages()]
+    if torch is not None:
+        checks += [_check_torchvision(), *_check_settings()]
+    return checks + _check_data()
+
+
+def _check_python() -> Check:
+    """Python 3.11 to 3.13."""
+    return Check(
+        "python",
+        (3, 11) <= sys.version_info[:2] <= (3, 13),
+        True,
+        platform.python_version(),
+        "install Python 3.12 from https://www.python.org/downloads/ and make a new environment",
+    )
+
+
+def _check_packages() -> list[Check]:
+    """Every line of requirements.txt: is it installed, within its bounds?"""
+    file = CHECKOUT / "requirements.txt"
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:
+        remedy = "python -m pip install -r requirements.txt"
+        return [Check("packaging", False, True, "not installed", remedy)]
+    if not file.is_file():
+        remedy = "python -m pip install -e . (in the course's checkout)"
+        return [Check("requirements.txt", False, True, f"not found at {file}", remedy)]
+    checks = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        needed = Requirement("t2i-course" if text == "-e ." else text)
+        remedy = f"python -m pip install {'-e .' if text == '-e .' else repr(text)}"
+        try:
+            version = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            checks.append(Check(needed.name, False, True, "not installed", remedy))
+            continue
+        ok = needed.specifier.contains(version, prereleases=True)
+        bounds = f" (needs {needed.specifier})" if needed.specifier else ""
+        checks.append(Check(needed.name, ok, True, version + bounds, remedy))
+    return checks
+
+
+def _check_torchvision() -> Check:
+    """Torch and torchvision are compiled for each other, or importing the second one fails."""
+    name = "torch and torchvision fit"
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # a mismatch shows as RuntimeError, OSError or ImportError
+        remedy = "python -m pip install --force-reinstall torch torchvision"
+        return Check(name, False, True, str(error).splitlines()[0], remedy)
+    return Check(name, True, True, "imported together")
+
+
+def _check_settings() -> list[Check]:
+    """The T2I_ variables, and the device they lead to."""
+    try:
+        current = settings()
+    except (ValueError, OSError) as error:
+        return [Check("settings", False, True, str(error), "correct or unset the variable named")]
+    precision = "bfloat16" if current.autocast_dtype else "float32"
+    return [
+        Check("settings", True, True, f"profile {current.profile}, data {current.data}"),
+        Check("device", True, True, f"{current.device}, {precision}, {hardware()}"),
+    ]
+
+
+def _check_data() -> list[Check]:
+    """The data folder, its disk, and the weights that come with the course."""
+    try:
+        folder = data_folder()
+    except FileNotFoundError as error:
+        return [Check("data folder", False, True, str(error), "see the message")]
+    checks = []
+    try:
+        with atomic_file(folder / "write-test.txt") as partial:
+            partial.write_text("can this folder be written to?", encoding="utf-8")
+        (folder / "write-test.txt").unlink()
+        checks.append(Check("data folder", True, True, f"{folder}, writable"))
+    except OSError as error:
+        remedy = f"make {folder} writable, or set T2I_HOME to a folder that is"
+        checks.append(Check("data folder", False, True, str(error), remedy))
+    free = shutil.disk_usage(folder).free / 1e9
+    remedy = f"free {DATA_GIGABYTES:g} GB, or set T2I_HOME to a folder on another disk"
+    detail = f"{free:.1f} GB free (needs {DATA_GIGABYTES:g})"
+    checks.append(Check("disk space", free >= DATA_GIGABYTES, True, detail, remedy))
+    restore = f"git checkout -- data, in {CHECKOUT}"
+    if folder != CHECKOUT / "data":
+        restore = f"copy encoders/ and checkpoints/ from {CHECKOUT / 'data'} to {folder}"
+    wanted = [folder / "encoders" / "caption-bert" / n for n in ("config.json", "model.safetensors")]
+    missing = [file.name for file in wanted if not file.is_file()]
+    detail = f"missing: {', '.join(missing)}" if missing else "data/encoders/caption-bert"
+    checks.append(Check("text encoder", not missing, True, detail, restore))
+    weights = sorted((folder / "checkpoints").glob("*.safetensors"))
+    bare = [file.name for file in weights if not file.with_suffix(".json").is_file()]
+    detail = f"without a model card: {', '.join(bare)}" if bare else f"{len(weights)} found"
+    checks.append(Check("trained weights", bool(weights) and not bare, True, detail, restore))
+    made = (folder / "scenes").is_dir()
+    detail = "made" if made else "not made yet: made on first use, in under 20 s"
+    checks.append(Check("scenes", True, False, detail))
+    return checks
