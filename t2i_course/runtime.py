@@ -158,8 +158,8 @@ def choose_device(name: str | None = None) -> torch.device:
     found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
     if int(index or 0) >= int(found[kind]):
         raise ValueError(
-            f"no device {name!r} on this machine: torch sees {torch.cuda.device_count()} CUDA GPUs. "
-            "Unset T2I_DEVICE, or set it to cpu."
+            f"no device {name!r} on this machine, which has {torch.cuda.device_count()} CUDA GPUs: "
+            "unset T2I_DEVICE, or set it to cpu"
         )
     return torch.device(name)
 
@@ -183,14 +183,9 @@ def bf16_pays(device: torch.device | str) -> bool:
 @functools.cache
 def cpu_features() -> frozenset[str]:
     """Return the names of the processor's instruction sets, as far as they can be asked for."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        for line in text.splitlines():
-            if line.startswith(("flags", "Features")):
-                return frozenset(line.partition(":")[2].split())
-    except OSError:
-        pass  # not Linux: ask torch, whose query is younger than 2.11
-    if hasattr(torch.cpu, "get_capabilities"):
+    if flags := _cpuinfo("flags") or _cpuinfo("Features"):
+        return frozenset(flags.split())
+    if hasattr(torch.cpu, "get_capabilities"):  # not Linux: a query that is younger than torch 2.11
         return frozenset(name for name, has in torch.cpu.get_capabilities().items() if has is True)
     return frozenset()
 
@@ -304,12 +299,17 @@ def _processor_name() -> str:
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _cpuinfo(field: str) -> str:
+    """Return a field of Linux's list of processors, "" elsewhere."""
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines():
-            if line.startswith("model name"):
+            if line.partition(":")[0].strip() == field:
                 return line.partition(":")[2].strip()
-    return platform.processor()
+    return ""
 
 
 @dataclass(frozen=True)
@@ -319,63 +319,53 @@ class Check:
     Attributes:
         name: what was looked at.
         ok: whether it is as the course needs it.
-        required: whether the course cannot go on without it.
         detail: what was found.
         remedy: what to type when it is not ok.
+        required: whether the course cannot go on without it.
     """
 
     name: str
     ok: bool
-    required: bool
     detail: str
     remedy: str = ""
+    required: bool = True
 
 
 def check_environment() -> list[Check]:
     """Check everything that the course needs, without stopping at the first fault."""
-    checks = [_check_python(), *_check_packages()]
+    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "install Python 3.12 from https://www.python.org/downloads/, make a new environment"
+    checks = [Check("python", right, platform.python_version(), remedy)]
+    checks += [*_check_packages(), _check_torchvision()]
     if torch is not None:
-        checks += [_check_torchvision(), *_check_settings()]
-    return checks + _check_data()
-
-
-def _check_python() -> Check:
-    """Python 3.11 to 3.13."""
-    return Check(
-        "python",
-        (3, 11) <= sys.version_info[:2] <= (3, 13),
-        True,
-        platform.python_version(),
-        "install Python 3.12 from https://www.python.org/downloads/ and make a new environment",
-    )
+        checks += _check_settings()
+    try:
+        return checks + _check_data(data_folder())
+    except FileNotFoundError as error:
+        return [*checks, Check("data folder", False, str(error), "see the message")]
 
 
 def _check_packages() -> list[Check]:
     """Every line of requirements.txt: is it installed, within its bounds?"""
-    file = CHECKOUT / "requirements.txt"
     try:
         from packaging.requirements import Requirement
-    except ModuleNotFoundError:
-        remedy = "python -m pip install -r requirements.txt"
-        return [Check("packaging", False, True, "not installed", remedy)]
-    if not file.is_file():
-        remedy = "python -m pip install -e . (in the course's checkout)"
-        return [Check("requirements.txt", False, True, f"not found at {file}", remedy)]
+
+        lines = (CHECKOUT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        remedy = "python -m pip install -r requirements.txt, in the course's checkout"
+        return [Check("packages", False, str(error), remedy)]
     checks = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
+    for text in filter(None, (line.partition("#")[0].strip() for line in lines)):
         needed = Requirement("t2i-course" if text == "-e ." else text)
-        remedy = f"python -m pip install {'-e .' if text == '-e .' else repr(text)}"
+        remedy = "python -m pip install " + (text if text == "-e ." else f'"{text}"')
         try:
             version = importlib.metadata.version(needed.name)
         except importlib.metadata.PackageNotFoundError:
-            checks.append(Check(needed.name, False, True, "not installed", remedy))
+            checks.append(Check(needed.name, False, "not installed", remedy))
             continue
         ok = needed.specifier.contains(version, prereleases=True)
         bounds = f" (needs {needed.specifier})" if needed.specifier else ""
-        checks.append(Check(needed.name, ok, True, version + bounds, remedy))
+        checks.append(Check(needed.name, ok, version + bounds, remedy))
     return checks
 
 
@@ -385,9 +375,9 @@ def _check_torchvision() -> Check:
     try:
         importlib.import_module("torchvision")
     except Exception as error:  # a mismatch shows as RuntimeError, OSError or ImportError
-        remedy = "python -m pip install --force-reinstall torch torchvision"
-        return Check(name, False, True, str(error).splitlines()[0], remedy)
-    return Check(name, True, True, "imported together")
+        remedy = "python -m pip install --force-reinstall -r requirements.txt"
+        return Check(name, False, str(error).splitlines()[0], remedy)
+    return Check(name, True, "imported together")
 
 
 def _check_settings() -> list[Check]:
@@ -395,45 +385,62 @@ def _check_settings() -> list[Check]:
     try:
         current = settings()
     except (ValueError, OSError) as error:
-        return [Check("settings", False, True, str(error), "correct or unset the variable named")]
+        return [Check("settings", False, str(error), "correct or unset the variable")]
     precision = "bfloat16" if current.autocast_dtype else "float32"
     return [
-        Check("settings", True, True, f"profile {current.profile}, data {current.data}"),
-        Check("device", True, True, f"{current.device}, {precision}, {hardware()}"),
+        Check("settings", True, f"profile {current.profile}, data {current.data}"),
+        Check("device", True, f"{current.device}, {precision}, {hardware()}"),
     ]
 
 
-def _check_data() -> list[Check]:
+def _check_data(folder: Path) -> list[Check]:
     """The data folder, its disk, and the weights that come with the course."""
-    try:
-        folder = data_folder()
-    except FileNotFoundError as error:
-        return [Check("data folder", False, True, str(error), "see the message")]
-    checks = []
-    try:
-        with atomic_file(folder / "write-test.txt") as partial:
-            partial.write_text("can this folder be written to?", encoding="utf-8")
-        (folder / "write-test.txt").unlink()
-        checks.append(Check("data folder", True, True, f"{folder}, writable"))
-    except OSError as error:
-        remedy = f"make {folder} writable, or set T2I_HOME to a folder that is"
-        checks.append(Check("data folder", False, True, str(error), remedy))
-    free = shutil.disk_usage(folder).free / 1e9
-    remedy = f"free {DATA_GIGABYTES:g} GB, or set T2I_HOME to a folder on another disk"
-    detail = f"{free:.1f} GB free (needs {DATA_GIGABYTES:g})"
-    checks.append(Check("disk space", free >= DATA_GIGABYTES, True, detail, remedy))
     restore = f"git checkout -- data, in {CHECKOUT}"
     if folder != CHECKOUT / "data":
         restore = f"copy encoders/ and checkpoints/ from {CHECKOUT / 'data'} to {folder}"
-    wanted = [folder / "encoders" / "caption-bert" / n for n in ("config.json", "model.safetensors")]
-    missing = [file.name for file in wanted if not file.is_file()]
-    detail = f"missing: {', '.join(missing)}" if missing else "data/encoders/caption-bert"
-    checks.append(Check("text encoder", not missing, True, detail, restore))
+    try:
+        with atomic_file(folder / "write-test.txt") as partial:
+            partial.touch()
+        (folder / "write-test.txt").unlink()
+        fault = ""
+    except OSError as error:
+        fault = str(error)
+    free = shutil.disk_usage(folder).free / 1e9
+    encoder = folder / "encoders" / "caption-bert"
+    missing = [n for n in ("config.json", "model.safetensors") if not (encoder / n).is_file()]
     weights = sorted((folder / "checkpoints").glob("*.safetensors"))
     bare = [file.name for file in weights if not file.with_suffix(".json").is_file()]
-    detail = f"without a model card: {', '.join(bare)}" if bare else f"{len(weights)} found"
-    checks.append(Check("trained weights", bool(weights) and not bare, True, detail, restore))
     made = (folder / "scenes").is_dir()
-    detail = "made" if made else "not made yet: made on first use, in under 20 s"
-    checks.append(Check("scenes", True, False, detail))
-    return checks
+    elsewhere = "set T2I_HOME to a folder"
+    return [
+        Check(
+            "data folder",
+            not fault,
+            fault or f"{folder}, writable",
+            f"make {folder} writable, or {elsewhere} that is",
+        ),
+        Check(
+            "disk space",
+            free >= DATA_GIGABYTES,
+            f"{free:.1f} GB free (needs {DATA_GIGABYTES:g})",
+            f"free {DATA_GIGABYTES:g} GB, or {elsewhere} on another disk",
+        ),
+        Check(
+            "text encoder",
+            not missing,
+            f"missing: {', '.join(missing)}" if missing else str(encoder),
+            restore,
+        ),
+        Check(
+            "trained weights",
+            bool(weights) and not bare,
+            f"without a model card: {', '.join(bare)}" if bare else f"{len(weights)} found",
+            restore,
+        ),
+        Check(
+            "scenes",
+            made,
+            "made" if made else "not made yet: made on first use, in under 20 s",
+            required=False,
+        ),
+    ]
