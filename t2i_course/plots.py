@@ -1,0 +1,393 @@
+"""Pictures of the course: image grids, curves, heat maps and diagrams of architectures.
+
+Every function returns a matplotlib figure of a fixed size, to be shown by `plt.show()` at the end
+of a cell. Sizes are in screen pixels at 100 dots per inch; a picture is drawn pixel for pixel at
+scale 1, which also keeps notebooks small. Labels are drawn in ASCII: a glyph that the font lacks
+would put a warning into the notebook's output.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
+from torch import Tensor
+
+DOTS = 100  # per inch
+GAP = 4  # pixels between two pictures
+FONT = 7  # points
+LINE = 12  # pixels for a line of text in that font
+CHARACTER = 5.4  # pixels, the mean width of a letter in that font
+
+# Okabe and Ito, "Color universal design" (2008): colours that colour-blind readers tell apart.
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermillion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "yellow": "#F0E442",
+    "black": "#000000",
+}
+DASHES = ("-", "--", "-.", ":")
+
+# What a box of a diagram stands for, and its filling.
+BOX_COLOURS = {
+    "data": "#FFFFFF",
+    "trained": "#CFE3F1",
+    "frozen": "#E4E4E4",
+    "loss": "#FBE3C4",
+}
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Turn a batch into pixels.
+
+    Args:
+        images: [N, 3, H, W], floats in [-1, 1] or uint8 in [0, 255].
+
+    Returns:
+        uint8 [N, H, W, 3].
+
+    Raises:
+        ValueError: the batch has another shape, is empty, or holds numbers that are not finite.
+    """
+    images = torch.as_tensor(images).detach().cpu()
+    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+        raise ValueError(f"need images of shape [N, 3, H, W], got {list(images.shape)}")
+    if images.is_floating_point():
+        if not images.isfinite().all():
+            raise ValueError("the images hold numbers that are not finite")
+        images = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, 3]
+
+
+def grid_picture(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
+    """Lay pictures out in rows, pixel for pixel, on white.
+
+    Args:
+        images: [N, 3, H, W], floats in [-1, 1] or uint8.
+        columns: pictures in a row; fewer if there are fewer pictures.
+        padding: white pixels between two pictures and around them.
+    """
+    pixels = to_pixels(images)
+    count, height, width, _ = pixels.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    shape = (padding + rows * (height + padding), padding + columns * (width + padding), 3)
+    canvas = np.full(shape, 255, dtype=np.uint8)
+    for index, picture in enumerate(pixels):
+        top = padding + index // columns * (height + padding)
+        left = padding + index % columns * (width + padding)
+        canvas[top : top + height, left : left + width] = picture
+    return Image.fromarray(canvas)
+
+
+def image_grid(
+    images: Tensor,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    row_titles: Sequence[str] | None = None,
+    scale: float = 1.0,
+) -> Figure:
+    """Draw pictures in rows, with captions above them.
+
+    Args:
+        images: [N, 3, H, W], floats in [-1, 1] or uint8, row after row.
+        titles: one for each column, drawn above the grid, or one for each picture.
+        columns: pictures in a row; fewer if there are fewer pictures.
+        row_titles: one for each row, drawn to its left.
+        scale: screen pixels for a picture's pixel.
+
+    Raises:
+        ValueError: the number of titles or of row titles does not fit.
+    """
+    pixels = to_pixels(images)
+    count, height, width, _ = pixels.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    titles, row_titles = list(titles or []), list(row_titles or [])
+    if len(titles) not in (0, columns, count):
+        raise ValueError(
+            f"{len(titles)} titles for {count} pictures in {columns} columns: "
+            "give one for each column or one for each picture"
+        )
+    if len(row_titles) not in (0, rows):
+        raise ValueError(f"{len(row_titles)} row titles for {rows} rows")
+
+    cell_width, cell_height = round(width * scale), round(height * scale)
+    wrapped = [_wrap(title, cell_width) for title in titles]
+    above = [  # pixels of text over each row of pictures
+        max((text.count("\n") * LINE + LINE + 4 for text in part), default=0)
+        for part in (wrapped[row * columns : (row + 1) * columns] for row in range(rows))
+    ]
+    left = max((round(len(title) * CHARACTER) + 10 for title in row_titles), default=0)
+    full_width = left + columns * (cell_width + GAP)
+    full_height = rows * (cell_height + GAP) + sum(above)
+
+    figure = _figure(full_width, full_height)
+    for index, picture in enumerate(pixels):
+        row, column = divmod(index, columns)
+        x = left + column * (cell_width + GAP)
+        y = row * (cell_height + GAP) + sum(above[: row + 1])
+        axes = _place(figure, x, y, cell_width, cell_height)
+        axes.imshow(picture, interpolation="nearest" if scale == int(scale) else "hanning")
+        axes.set_axis_off()
+        if index < len(wrapped):
+            _write(axes, 0.5, 1 + 4 / cell_height, wrapped[index], ha="center", va="bottom")
+        if row_titles and column == 0:
+            _write(axes, -6 / cell_width, 0.5, row_titles[row], ha="right", va="center")
+    return figure
+
+
+def caption_columns(
+    images: Tensor,
+    captions: Sequence[str],
+    row_titles: Sequence[str] | None = None,
+    scale: float = 1.0,
+) -> Figure:
+    """Draw samples of several captions: a column for each caption, a row for each noise vector.
+
+    Args:
+        images: [C, S, 3, H, W]: S samples of each of C captions; sample s of every caption was
+            drawn from the same noise, so that a row shows what the caption alone changes.
+        captions: C of them.
+        row_titles: one for each of the S rows.
+        scale: screen pixels for a picture's pixel.
+
+    Raises:
+        ValueError: the shapes or numbers do not fit.
+    """
+    if images.ndim != 5 or len(captions) != len(images):
+        raise ValueError(
+            f"need images [C, S, 3, H, W] and C captions, got {list(images.shape)} "
+            f"and {len(captions)} captions"
+        )
+    by_row = images.transpose(0, 1).flatten(0, 1)  # [S * C, 3, H, W]
+    return image_grid(by_row, captions, len(captions), row_titles, scale)
+
+
+def loss_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    pictures: Mapping[int, Tensor] | None = None,
+    label: str = "loss",
+    logarithmic: bool = False,
+    scale: float = 1.0,
+) -> Figure:
+    """Draw curves over training steps, and beside them what the model drew at some of the steps.
+
+    Args:
+        curves: name to (steps, values), in the order of the legend.
+        pictures: step to images [N, 3, H, W]; a column for each step, N rows.
+        label: of the vertical axis, with its unit if it has one.
+        logarithmic: whether the vertical axis is.
+        scale: screen pixels for a picture's pixel.
+
+    Raises:
+        ValueError: there is no curve, or a curve's steps and values differ in number.
+    """
+    if not curves:
+        raise ValueError("no curve to draw")
+    pictures = {step: to_pixels(images) for step, images in (pictures or {}).items()}
+    cells = [pixels[0].shape[:2] for pixels in pictures.values()]
+    cell_height = round(max((height for height, _ in cells), default=0) * scale)
+    cell_width = round(max((width for _, width in cells), default=0) * scale)
+    rows = max((len(pixels) for pixels in pictures.values()), default=0)
+    plot_width, left, bottom, top = 340, 56, 42, 26
+    plot_height = max(200, rows * (cell_height + GAP) - GAP)
+    strip = len(pictures) * (cell_width + GAP) + (24 if pictures else 8)
+
+    figure = _figure(left + plot_width + strip, top + plot_height + bottom)
+    axes = _place(figure, left, top, plot_width, plot_height)
+    for index, (name, (steps, values)) in enumerate(curves.items()):
+        if len(steps) != len(values):
+            raise ValueError(f"curve {name!r} has {len(steps)} steps and {len(values)} values")
+        colour = list(PALETTE.values())[index % len(PALETTE)]
+        dashes = DASHES[index % len(DASHES)]
+        axes.plot(steps, values, dashes, color=colour, linewidth=1.4, label=_ascii(name))
+    if logarithmic:
+        axes.set_yscale("log")
+    axes.set_xlabel("step", fontsize=FONT + 1)
+    axes.set_ylabel(_ascii(label), fontsize=FONT + 1)
+    axes.tick_params(labelsize=FONT, which="both")
+    axes.legend(fontsize=FONT + 1, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    for column, (step, pixels) in enumerate(pictures.items()):
+        x = left + plot_width + 20 + column * (cell_width + GAP)
+        for row, picture in enumerate(pixels):
+            y = top + row * (cell_height + GAP)
+            cell = _place(figure, x, y, cell_width, cell_height)
+            cell.imshow(picture, interpolation="nearest" if scale == int(scale) else "hanning")
+            cell.set_axis_off()
+            if row == 0:
+                _write(cell, 0.5, 1 + 4 / cell_height, f"step {step}", ha="center", va="bottom")
+    return figure
+
+
+def heat_map(
+    matrix: Tensor | np.ndarray | Sequence[Sequence[float]],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    title: str = "",
+    number_format: str | None = None,
+    limits: tuple[float, float] | None = None,
+    cell: int = 26,
+) -> Figure:
+    """Draw a matrix in colours that stay in order when printed gray.
+
+    Args:
+        matrix: [R, C].
+        row_labels: R of them.
+        column_labels: C of them, drawn upright.
+        title: above the matrix.
+        number_format: such as ".2f" to write each value in its cell.
+        limits: values of the darkest and the lightest colour; the matrix's own if None.
+        cell: screen pixels of a cell's side.
+
+    Raises:
+        ValueError: the matrix has not two dimensions, or labels are missing.
+    """
+    values = torch.as_tensor(matrix).detach().cpu().float().numpy()
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"need a matrix [R, C], got shape {list(values.shape)}")
+    rows, columns = values.shape
+    for labels, count, name in ((row_labels, rows, "row"), (column_labels, columns, "column")):
+        if labels is not None and len(labels) != count:
+            raise ValueError(f"{len(labels)} {name} labels for {count} {name}s")
+    low, high = limits or (float(values.min()), float(values.max()))
+    longest_row = max((len(label) for label in row_labels or [""]), default=0)
+    longest_column = max((len(label) for label in column_labels or [""]), default=0)
+    left, bottom = round(longest_row * CHARACTER) + 14, round(longest_column * CHARACTER) + 14
+    top = 22 if title else 6
+    width, height = columns * cell, rows * cell
+
+    figure = _figure(left + width + 62, top + height + bottom)
+    axes = _place(figure, left, top, width, height)
+    drawn = axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    axes.set_xticks(range(columns) if column_labels is not None else [])
+    axes.set_yticks(range(rows) if row_labels is not None else [])
+    if column_labels is not None:
+        axes.set_xticklabels([_ascii(t) for t in column_labels], rotation=90, parse_math=False)
+    if row_labels is not None:
+        axes.set_yticklabels([_ascii(t) for t in row_labels], parse_math=False)
+    axes.tick_params(labelsize=FONT, length=2)
+    axes.set_title(_ascii(title), fontsize=FONT + 1, parse_math=False, pad=5)
+    if number_format is not None:
+        for (row, column), value in np.ndenumerate(values):
+            colour = "black" if value > (low + high) / 2 else "white"
+            text = format(float(value), number_format)
+            axes.text(column, row, text, color=colour, fontsize=FONT, ha="center", va="center")
+    scale_axes = _place(figure, left + width + 10, top, 10, height)
+    figure.colorbar(drawn, cax=scale_axes).ax.tick_params(labelsize=FONT)
+    return figure
+
+
+def diagram(
+    boxes: Mapping[str, tuple[float, float, str, str]],
+    arrows: Sequence[tuple[str, str] | tuple[str, str, str]],
+    unit: tuple[int, int] = (130, 62),
+) -> Figure:
+    """Draw an architecture as boxes and arrows.
+
+    Args:
+        boxes: name to (column, row, text, kind). Columns and rows count from the upper left and
+            may be fractions; the kind is data, trained, frozen or loss.
+        arrows: (from, to) or (from, to, text beside the arrow).
+        unit: screen pixels from one column and one row to the next.
+
+    Raises:
+        ValueError: an arrow names a box that is not there, or a kind is unknown.
+    """
+    if not boxes:
+        raise ValueError("no box to draw")
+    if unknown := {kind for *_, kind in boxes.values()} - set(BOX_COLOURS):
+        raise ValueError(f"unknown kinds of box {sorted(unknown)}: known are {list(BOX_COLOURS)}")
+    if lost := {name for arrow in arrows for name in arrow[:2]} - set(boxes):
+        raise ValueError(f"arrows from or to boxes that are not there: {sorted(lost)}")
+    columns = max(column for column, *_ in boxes.values()) + 1
+    rows = max(row for _, row, *_ in boxes.values()) + 1
+    width, height = round(columns * unit[0]), round(rows * unit[1])
+    box_width, box_height = unit[0] * 0.68, unit[1] * 0.64
+
+    figure = _figure(width, height + 20)
+    axes = _place(figure, 0, 0, width, height + 20)
+    axes.set(xlim=(0, width), ylim=(height + 20, 0))
+    axes.set_axis_off()
+    patches = {}
+    for name, (column, row, text, kind) in boxes.items():
+        x, y = (column + 0.5) * unit[0], (row + 0.5) * unit[1]
+        corner = (x - box_width / 2, y - box_height / 2)
+        patches[name] = FancyBboxPatch(
+            corner, box_width, box_height, boxstyle="round,pad=0,rounding_size=5",
+            facecolor=BOX_COLOURS[kind], edgecolor="black", linewidth=0.8,
+            linestyle="--" if kind == "frozen" else "-",
+        )  # fmt: skip
+        axes.add_patch(patches[name])
+        wrapped = "\n".join(_wrap(part, box_width - 8) for part in text.split("\n"))
+        axes.text(x, y, wrapped, fontsize=FONT, ha="center", va="center", parse_math=False)
+    for source, target, *text in arrows:
+        start = [(boxes[source][k] + 0.5) * unit[k] for k in (0, 1)]
+        end = [(boxes[target][k] + 0.5) * unit[k] for k in (0, 1)]
+        axes.add_patch(
+            FancyArrowPatch(
+                start,
+                end,
+                patchA=patches[source],
+                patchB=patches[target],
+                arrowstyle="-|>",
+                mutation_scale=9,
+                shrinkA=1,
+                shrinkB=1,
+                linewidth=0.9,
+            )  # fmt: skip
+        )
+        if text:
+            x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - LINE * 0.7
+            axes.text(
+                x, y, _ascii(text[0]), fontsize=FONT - 1, ha="center", va="center",
+                parse_math=False,
+            )  # fmt: skip
+    used = {kind for *_, kind in boxes.values()}
+    legend = [plt.Rectangle((0, 0), 1, 1, facecolor=BOX_COLOURS[kind], edgecolor="black",
+              linewidth=0.8, linestyle="--" if kind == "frozen" else "-", label=kind)
+              for kind in BOX_COLOURS if kind in used]  # fmt: skip
+    axes.legend(handles=legend, loc="lower left", ncols=len(legend), fontsize=FONT, frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Make a figure of that many screen pixels."""
+    return plt.figure(figsize=(width / DOTS, height / DOTS), dpi=DOTS, facecolor="white")
+
+
+def _place(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Add axes whose upper left corner is at (x, y) screen pixels."""
+    full_width, full_height = figure.get_size_inches() * DOTS
+    bottom = 1 - (y + height) / full_height
+    return figure.add_axes((x / full_width, bottom, width / full_width, height / full_height))
+
+
+def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
+    """Write at a place in fractions of the axes, without TeX: captions may hold dollar signs."""
+    place = axes.transAxes
+    axes.text(
+        x, y, _ascii(text), transform=place, fontsize=FONT, ha=ha, va=va, parse_math=False
+    )  # fmt: skip
+
+
+def _wrap(text: str, width: float) -> str:
+    """Break a text into lines that fit into so many screen pixels."""
+    return textwrap.fill(_ascii(text), max(int(width / CHARACTER), 4))
+
+
+def _ascii(text: str) -> str:
+    """Put a question mark for each character that the font may lack."""
+    return text.encode("ascii", "replace").decode("ascii")
