@@ -1,0 +1,317 @@
+"""A folder in COCO's layout: where its parts lie, and whether its annotations hold together.
+
+The layout (Lin et al., "Microsoft COCO: common objects in context", ECCV 2014):
+
+    train2017/  val2017/                 the pictures; train/, val/ and others will do (SPLIT_NAMES)
+    annotations/captions_train2017.json  {"images": [{"id", "file_name"}],
+    annotations/captions_val2017.json     "annotations": [{"id", "image_id", "caption"}]}
+
+pycocotools reads such files without a look at them: a caption of an unknown image is dropped in
+silence, a missing picture shows in the middle of an epoch. Here the annotations are checked first,
+and each error names the file and what to do. `t2i_course.data` builds on this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from PIL import Image
+from pycocotools.coco import COCO
+from torchvision.datasets import CocoCaptions
+
+SPLIT_NAMES = {
+    "train": ("train2017", "train2014", "train"),
+    "val": ("val2017", "val2014", "val", "validation", "dev"),
+}
+SKIP_HINT = 'pass on_bad_image="skip" to leave such images out'
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where one part of a data set lies.
+
+    Attributes:
+        folder: the data set.
+        name: what the folder calls the split, such as "val2017".
+        image_folder: `folder/name`.
+        captions_file: `folder/annotations/captions_<name>.json`.
+        image_ids: the images that belong to the split, in rising order; None stands for all.
+        role: "train" or "val".
+    """
+
+    folder: Path
+    name: str
+    image_folder: Path
+    captions_file: Path
+    image_ids: tuple[int, ...] | None
+    role: str
+
+
+def find_split(folder: str | os.PathLike[str], split: str) -> Split:
+    """Find a split in a folder of COCO's layout.
+
+    A folder that holds only one of the two splits is divided: the tenth of its images whose ids
+    have the smallest SHA-256 becomes val, the others train.
+
+    Args:
+        folder: the data set.
+        split: "train" or "val"; the names tried for each stand in `SPLIT_NAMES`.
+
+    Raises:
+        FileNotFoundError: the folder, or the split's pictures or captions, are missing.
+        NotADirectoryError: the path is a file.
+        ValueError: an unknown split, or a folder to divide that lists a single image.
+    """
+    if split not in SPLIT_NAMES:
+        raise ValueError(f'unknown split {split!r}: choose "train" or "val"')
+    folder = Path(folder).expanduser().resolve()
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: name the folder that holds annotations/")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no data folder {folder}: check the path, or use scenes")
+    for role in (split, "val" if split == "train" else "train"):
+        for name in SPLIT_NAMES[role]:
+            images, captions = folder / name, folder / "annotations" / f"captions_{name}.json"
+            if images.is_dir() and captions.is_file():
+                image_ids = None if role == split else _divide(captions, split)
+                return Split(folder, name, images, captions, image_ids, split)
+        without = [folder / name for name in SPLIT_NAMES[role] if (folder / name).is_dir()]
+        if without:
+            raise FileNotFoundError(
+                f"{without[0]} has no captions: annotations/captions_{without[0].name}.json is "
+                "missing. Unpack COCO's annotations archive into the data folder."
+            )
+    raise FileNotFoundError(
+        f"{folder} is not in COCO's layout: it needs a folder of pictures such as val2017/ and, "
+        "for it, annotations/captions_val2017.json (train2017, train, val will do as well)"
+    )
+
+
+def _divide(captions_file: Path, split: str) -> tuple[int, ...]:
+    image_ids = [image["id"] for image in read_captions_file(captions_file)["images"]]
+    if len(image_ids) < 2:
+        raise ValueError(f"{captions_file} lists one image: train and val need one each. Add more.")
+    image_ids.sort(key=lambda image_id: hashlib.sha256(str(image_id).encode()).digest())
+    held_out = max(1, round(len(image_ids) / 10))
+    return tuple(sorted(image_ids[:held_out] if split == "val" else image_ids[held_out:]))
+
+
+class CheckedCaptions(CocoCaptions):
+    """`CocoCaptions` on annotations that were checked first; an unreadable picture is named.
+
+    Attributes:
+        coco: pycocotools' index; its annotations keep their other keys ("facts" in the scenes).
+        ids: the images' ids in rising order.
+        skipped: {file name: what is wrong with it} of the images left out.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        transform: Callable[[Any], Any] | None = None,
+        on_bad_image: str = "raise",
+    ) -> None:
+        """Read and check the annotations; see `load_split`."""
+        document = read_captions_file(split.captions_file)
+        self.skipped = _leave_out(document, split, on_bad_image)
+        document.pop("categories", None)  # with them, COCO wants a category_id in each caption
+        # COCO(file) prints, and opens the file in the locale's encoding. It gets the content here.
+        super().__init__(split.image_folder, annFile=None, transform=transform)
+        self.coco = _index(document)
+        self.ids = sorted(self.coco.imgs)
+
+    def __getitem__(self, index: int) -> tuple[Any, list[str]]:
+        """Return (image, captions).
+
+        Raises:
+            ValueError: the picture cannot be decoded; the message has the file's name.
+        """
+        try:
+            return super().__getitem__(index)
+        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            path = Path(self.root, self.file_name(index))
+            raise ValueError(
+                f"{path} cannot be read ({error}): it is cut short or damaged. Copy it again, "
+                f"or {SKIP_HINT}."
+            ) from error
+
+    def file_name(self, index: int) -> str:
+        """Return the name of an image's file, as the annotations write it."""
+        return self.coco.imgs[self.ids[index]]["file_name"]
+
+
+def load_split(
+    folder: str | os.PathLike[str],
+    split: str,
+    transform: Callable[[Any], Any] | None = None,
+    on_bad_image: str = "raise",
+) -> CheckedCaptions:
+    """Open a split as a `torchvision.datasets.CocoCaptions`, with its annotations checked.
+
+    Args:
+        folder: a data set in COCO's layout.
+        split: "train" or "val".
+        transform: applied to each PIL image, such as `image_transform(64)`.
+        on_bad_image: "raise", or "skip": leave out images that are missing, have no caption or an
+            empty one. Whether a picture can be decoded shows only when it is read.
+
+    Returns:
+        Items are (image, list of captions); `.skipped` names what was left out.
+
+    Raises:
+        FileNotFoundError: a folder, an annotation file or a listed image is missing.
+        NotADirectoryError: the data folder is a file.
+        ValueError: the annotations are not JSON, not captions, or contradict themselves; an image
+            without a caption; an empty caption; no image is left.
+    """
+    return CheckedCaptions(find_split(folder, split), transform, on_bad_image)
+
+
+def instances(folder: str | os.PathLike[str], split: str) -> COCO:
+    """Open the boxes and categories of a split: annotations/instances_<name>.json.
+
+    Returns:
+        pycocotools' index, without its printing; of a divided folder, the split's images only.
+
+    Raises:
+        FileNotFoundError: the folder, the split or the file is missing.
+        ValueError: the file is not JSON, or its annotations have no category_id.
+    """
+    found = find_split(folder, split)
+    file = found.captions_file.with_name(f"instances_{found.name}.json")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: unpack COCO's annotations archive there")
+    document = _read_json(file, ("images", "annotations", "categories"))
+    if not all("category_id" in annotation for annotation in document["annotations"]):
+        raise ValueError(f"{file} is no instances file: category_id is missing. Download it again.")
+    if found.image_ids is not None:
+        kept = set(found.image_ids)
+        document["images"] = [i for i in document["images"] if i["id"] in kept]
+        document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
+    return _index(document)
+
+
+def list_images(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return {relative name: (bytes, time of change)} of the files in a folder and below it."""
+    listing, waiting, start = {}, [str(folder)], len(str(folder)) + 1
+    while waiting:
+        for entry in os.scandir(waiting.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif entry.is_file() and not entry.name.startswith("."):
+                status = entry.stat()
+                name = entry.path[start:].replace(os.sep, "/")
+                listing[name] = (status.st_size, status.st_mtime_ns)
+    return listing
+
+
+def _index(document: dict[str, Any]) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its progress
+        coco = COCO()
+        coco.dataset = document
+        coco.createIndex()
+    return coco
+
+
+def _read_json(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # also what is not UTF-8
+        raise ValueError(
+            f"{file} is not JSON ({error}): it was cut short, or it is another kind of file. "
+            "Download or unpack it again."
+        ) from error
+    for name in lists:
+        entries = document.get(name) if isinstance(document, dict) else None
+        if not isinstance(entries, list) or not entries or type(entries[0]) is not dict:
+            raise ValueError(
+                f'{file} has no list "{name}", or an empty one: it is not a COCO annotation file, '
+                "or nobody filled it. Download or unpack it again."
+            )
+    return document
+
+
+def read_captions_file(file: Path) -> dict[str, Any]:
+    """Read a captions file and check all of it that does not need the pictures.
+
+    Raises:
+        ValueError: the file is not JSON or not captions, ids are shared, a caption belongs to an
+            image that is not listed, or a file name leads out of the picture folder.
+    """
+    document = _read_json(file, ("images", "annotations"))
+    image_ids, caption_ids = set(), set()
+    for image in document["images"]:
+        image_id, name = image.get("id"), image.get("file_name")
+        if type(image_id) is not int or not isinstance(name, str):
+            raise ValueError(f"{file}: an image needs a whole number id and a file_name: {image}")
+        path = PureWindowsPath(name)  # knows /, \ and drives
+        if path.anchor or ".." in path.parts or not path.name or "\0" in name:
+            raise ValueError(
+                f"{file}: the file name {name!r} leads out of the picture folder. Write it "
+                "relative to that folder, without '..'."
+            )
+        if image_id in image_ids:
+            raise ValueError(f"{file}: two images have the id {image_id}. Give each its own.")
+        image_ids.add(image_id)
+    for annotation in document["annotations"]:
+        if "caption" not in annotation:
+            raise ValueError(
+                f"{file} holds no captions: an annotation has {', '.join(sorted(annotation))}. "
+                "Is it an instances file? Put the captions file in its place."
+            )
+        if not isinstance(annotation["caption"], str) or type(annotation.get("id")) is not int:
+            raise ValueError(f"{file}: a caption needs a text and an id: {annotation}")
+        if annotation.get("image_id") not in image_ids:
+            raise ValueError(
+                f"{file}: caption {annotation['id']} belongs to image "
+                f'{annotation.get("image_id")}, which "images" does not list. List the image, or '
+                "remove the caption."
+            )
+        if annotation["id"] in caption_ids:
+            raise ValueError(f"{file}: two captions have the id {annotation['id']}. Number them.")
+        caption_ids.add(annotation["id"])
+    return document
+
+
+def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dict[str, str]:
+    """Keep the split's whole images in the document; return what is wrong with the others."""
+    if on_bad_image not in ("raise", "skip"):
+        raise ValueError(f'unknown on_bad_image {on_bad_image!r}: choose "raise" or "skip"')
+    chosen = None if split.image_ids is None else set(split.image_ids)
+    texts: dict[int, list[str]] = {image["id"]: [] for image in document["images"]}
+    for annotation in document["annotations"]:
+        texts[annotation["image_id"]].append(annotation["caption"].strip())
+    file, listing = split.captions_file, list_images(split.image_folder)
+    images, skipped = [], {}
+    for image in document["images"]:
+        name, path = image["file_name"], split.image_folder / image["file_name"]
+        if chosen is not None and image["id"] not in chosen:
+            continue
+        # The listing answers for most; the file system for links and other ways to write a name.
+        if name not in listing and not path.is_file():
+            error: Exception = FileNotFoundError(
+                f"{path} is missing, but {file.name} lists it. Copy it there, or {SKIP_HINT}."
+            )
+        elif not texts[image["id"]] or not all(texts[image["id"]]):
+            fault = "an empty caption" if texts[image["id"]] else "no caption"
+            error = ValueError(f"{path} has {fault} in {file}. Mend the file, or {SKIP_HINT}.")
+        else:
+            images.append(image)
+            continue
+        if on_bad_image == "raise":
+            raise error
+        skipped[name] = str(error)
+    if not images:
+        raise ValueError(f"no image of {file} can be used: {next(iter(skipped.values()))}")
+    kept = {image["id"] for image in images}
+    document["images"] = images
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
+    return skipped

@@ -1,0 +1,366 @@
+"""Captions and pictures as a network wants them: transforms, collate, packed cache, batches.
+
+A data set is a folder in COCO's layout (`t2i_course.coco_folder`). `load_split` opens it through
+`torchvision.datasets.CocoCaptions`; `pack` decodes each picture once, into one memory-mapped array
+of bytes, and `CaptionBatches` draws the training batches from there without decoding anything.
+
+    packed = pack(resolve_data("scenes"), "train", size=64)
+    batches = CaptionBatches(packed, batch_size=64, generator=torch.Generator().manual_seed(0))
+    batch = next(batches)  # .images [64, 3, 64, 64], .captions: 64 strings
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+
+from t2i_course import runtime, scenes
+from t2i_course.coco_folder import (
+    SPLIT_NAMES,
+    CheckedCaptions,
+    Split,
+    find_split,
+    instances,
+    load_split,
+)
+from t2i_course.packed_cache import (
+    PackedCaptions,
+    cache_key,
+    explain_failure,
+    open_cache,
+    write_cache,
+)
+
+__all__ = [
+    "SPLIT_NAMES",
+    "Batch",
+    "CaptionBatches",
+    "CaptionCollate",
+    "CheckedCaptions",
+    "PackedCaptions",
+    "Split",
+    "caption_statistics",
+    "find_split",
+    "image_transform",
+    "instances",
+    "load_split",
+    "pack",
+    "resolve_data",
+    "to_float",
+    "to_uint8",
+    "upright",
+]
+
+
+def resolve_data(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the folder of a data set.
+
+    Args:
+        name_or_path: "scenes" for the embedded data set (drawn on first use), or a folder's path.
+
+    Raises:
+        FileNotFoundError: no such folder, or it is not in COCO's layout.
+        NotADirectoryError: the path is a file.
+    """
+    if name_or_path == "scenes":
+        return scenes.make_scenes()
+    return find_split(name_or_path, "train").folder
+
+
+# From a photo to a tensor
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a photo as its EXIF orientation says: "left" in a caption is left in the upright photo.
+
+    Orientation data that cannot be read leaves the photo as it is stored.
+    """
+    if "exif" not in image.info:
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError):
+        return image
+
+
+def image_transform(size: int = 64) -> v2.Compose:
+    """Short side to `size`, the central square of it, values in [-1, 1].
+
+    Args:
+        size: side of the result, pixels.
+
+    Returns:
+        A transform from an RGB PIL image of any size to a float32 tensor [3, size, size].
+    """
+    return v2.Compose(
+        [
+            v2.Lambda(upright),
+            v2.Resize(size, antialias=True),  # a number is the short side; a pair squashes
+            v2.CenterCrop(size),
+            v2.ToImage(),  # [3, size, size], uint8
+            v2.ToDtype(torch.float32, scale=True),  # [0, 1]
+            v2.Normalize(mean=[0.5], std=[0.5]),  # [-1, 1]
+        ]
+    )
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to bytes: rounded; what lies outside is clamped."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Bytes to float32 in [-1, 1], as `image_transform` ends."""
+    return images.to(torch.float32).div(127.5).sub(1)
+
+
+class CaptionCollate:
+    """Make a batch of `CocoCaptions` items: stack the images, draw one caption for each.
+
+    The default collate function transposes caption lists of equal length without a word, and
+    fails on others. Use it with `num_workers=0`: each worker process would copy the generator and
+    draw the same captions.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        """Keep the generator (on the CPU) that draws."""
+        self.generator = generator
+
+    def __call__(self, items: Sequence[tuple[Tensor, list[str]]]) -> tuple[Tensor, list[str]]:
+        """Collate B items (image [3, S, S], captions) to (images [B, 3, S, S], B captions)."""
+        images = torch.stack([image for image, _ in items])  # [B, 3, S, S]
+        drawn = []
+        for _, captions in items:
+            choice = torch.randint(len(captions), (), generator=self.generator)
+            drawn.append(captions[int(choice)])
+        return images, drawn
+
+
+def caption_statistics(captions: Sequence[Sequence[str]], most_common: int = 20) -> dict[str, Any]:
+    """Count captions and words.
+
+    Args:
+        captions: for each image, its captions.
+        most_common: how many words to list.
+
+    Returns:
+        "images", "captions": numbers. "captions_per_image": {number of captions: images}.
+        "words_per_caption": {length in words: captions}. "most_common_words": [(word, times)].
+        "vocabulary": number of different words. A word is a run of letters and digits, lower case.
+    """
+    texts = [caption.lower() for group in captions for caption in group]
+    words = [re.findall(r"\w+(?:'\w+)?", text) for text in texts]
+    counts = Counter(word for text in words for word in text)
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {
+        "images": len(captions),
+        "captions": len(texts),
+        "captions_per_image": dict(sorted(Counter(map(len, captions)).items())),
+        "words_per_caption": dict(sorted(Counter(map(len, words)).items())),
+        "vocabulary": len(counts),
+        "most_common_words": ranked[:most_common],
+    }
+
+
+# Decoded once
+
+
+def pack(
+    folder: str | os.PathLike[str],
+    split: str,
+    size: int = 64,
+    cache: str | os.PathLike[str] | None = None,
+    on_bad_image: str = "raise",
+    progress: bool = True,
+) -> PackedCaptions:
+    """Decode a split once; later calls open what the first one wrote.
+
+    The cache is keyed by the annotation file's content, the folder's path, the names, sizes and
+    times of its pictures, the split and the size. One process writes while others wait for it.
+
+    Args:
+        folder: a data set in COCO's layout.
+        split: "train" or "val".
+        size: side of the packed images, pixels.
+        cache: where the files go; `data/cache/packed` by default.
+        on_bad_image: "raise", or "skip": leave out images that are missing, cannot be decoded or
+            have no caption, and name them in one warning.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: see `load_split`; ValueError also for a
+            picture that cannot be decoded.
+        OSError: the cache cannot be written (the disk is full).
+    """
+    if size < 1:
+        raise ValueError(f"cannot pack images of {size} pixels: choose a size of 1 or more")
+    found = find_split(folder, split)
+    cache = Path(cache or runtime.data_folder() / "cache" / "packed").expanduser().resolve()
+    path = cache / cache_key(found, size)
+    packed = open_cache(path)
+    if packed is None or (packed.problems and on_bad_image == "raise"):
+        dataset = CheckedCaptions(found, _byte_transform(size), on_bad_image)
+        if packed is not None:  # packed with "skip", and a picture could not be decoded
+            raise ValueError(next(iter(packed.problems.values())))
+        with explain_failure(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                packed = open_cache(path)  # another process may have made it meanwhile
+                if packed is None:
+                    write_cache(path, dataset, size, on_bad_image, progress)
+                    packed = PackedCaptions(path)
+    if packed.problems:
+        shown = ", ".join(packed.skipped[:5]) + (", ..." if len(packed.skipped) > 5 else "")
+        total = len(packed) + len(packed.skipped)
+        warnings.warn(
+            f"{len(packed.skipped)} of {total} images left out of {found.image_folder}: {shown}",
+            stacklevel=2,
+        )
+    return packed
+
+
+def _byte_transform(size: int) -> v2.Compose:
+    """`image_transform` up to the bytes, before they become floats."""
+    return v2.Compose(image_transform(size).transforms[:4])
+
+
+# Batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step gets.
+
+    Attributes:
+        images: [B, 3, S, S], float32 in [-1, 1].
+        captions: B strings, one for each image.
+        caption_rows: [B], int64: where the captions stand in `PackedCaptions.all_captions`.
+        image_rows: [B], int64: where the images stand in `PackedCaptions.images`.
+    """
+
+    images: Tensor
+    captions: list[str]
+    caption_rows: Tensor
+    image_rows: Tensor
+
+
+class CaptionBatches:
+    """An endless row of batches: every epoch a new order, and a newly drawn caption an image.
+
+    An epoch's order follows the last one's without a gap: a batch may hold the end of one epoch and
+    the beginning of the next, so that each image is seen once an epoch for any batch size. Epoch e
+    draws from its own generator, seeded by (seed + e); nothing else in the run moves it.
+
+    Attributes:
+        epoch: the epoch of the next image, from 0.
+    """
+
+    def __init__(
+        self,
+        packed: PackedCaptions,
+        batch_size: int,
+        generator: torch.Generator,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare the first epoch.
+
+        Args:
+            packed: the data.
+            batch_size: images in a batch, over all processes.
+            generator: on the CPU; one number is drawn from it, the seed of all that follows. It
+                must stand at the same state in every process.
+            rank: this process, 0 to world_size - 1. The processes' batches, one after the other,
+                are the batch of a single process.
+            world_size: number of processes.
+
+        Raises:
+            ValueError: batch_size is not a positive multiple of world_size, or rank is outside.
+        """
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"a batch of {batch_size} cannot be shared by {world_size} processes: choose a "
+                "positive multiple"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not one of 0 to {world_size - 1}")
+        self.packed, self.batch_size = packed, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.seed = int(torch.randint(2**62, (), generator=generator))
+        self.epoch, self.position = 0, 0
+        self._draw_epoch()
+
+    def _draw_epoch(self) -> None:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        starts = torch.from_numpy(self.packed.caption_starts)  # [N + 1]
+        self._order = torch.randperm(len(self.packed), generator=generator)  # [N]
+        share = torch.rand(len(self.packed), generator=generator, dtype=torch.float64)  # [N]
+        self._caption_rows = starts[:-1] + (share * starts.diff()).long()  # [N]
+
+    def __iter__(self) -> CaptionBatches:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Return the next batch, of batch_size / world_size images."""
+        rows, caption_rows, missing = [], [], self.batch_size
+        while missing:
+            if self.position == len(self.packed):
+                self.epoch, self.position = self.epoch + 1, 0
+                self._draw_epoch()
+            part = self._order[self.position : self.position + missing]
+            rows.append(part)
+            caption_rows.append(self._caption_rows[part])
+            self.position += len(part)
+            missing -= len(part)
+        share = self.batch_size // self.world_size
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        image_rows, caption_row = torch.cat(rows)[mine], torch.cat(caption_rows)[mine]  # [B], [B]
+        pixels = np.asarray(self.packed.images[image_rows.numpy()])  # [B, 3, S, S]
+        return Batch(
+            images=to_float(torch.from_numpy(pixels)),
+            captions=[self.packed.all_captions[row] for row in caption_row.tolist()],
+            caption_rows=caption_row,
+            image_rows=image_rows,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Return whole numbers from which `load_state_dict` continues with the next batch."""
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "position": self.position,
+            "data": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where the batches of `state` stood.
+
+        Raises:
+            ValueError: the state was made with other data.
+        """
+        if state["data"] != self._fingerprint():
+            raise ValueError(
+                f"the saved state belongs to other data than {self.packed.key}: continue with the "
+                "data set of that run, or start a new run"
+            )
+        self.seed, self.epoch, self.position = state["seed"], state["epoch"], state["position"]
+        self._draw_epoch()
+
+    def _fingerprint(self) -> int:
+        starts = zlib.crc32(self.packed.caption_starts.tobytes())
+        return zlib.crc32(self.packed.image_ids.tobytes(), starts)
