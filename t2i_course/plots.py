@@ -23,7 +23,7 @@ from torch import Tensor
 DOTS = 100  # per inch
 GAP = 4  # pixels between two pictures
 FONT = 7  # points
-LINE = 12  # pixels for a line of text in that font
+LINE = 12.4  # pixels for a line of text in that font
 CHARACTER = 5.4  # pixels, the mean width of a letter in that font
 
 # Okabe and Ito, "Color universal design" (2008): colours that colour-blind readers tell apart.
@@ -126,7 +126,7 @@ def image_grid(
     cell_width, cell_height = round(width * scale), round(height * scale)
     wrapped = [_wrap(title, cell_width) for title in titles]
     above = [  # pixels of text over each row of pictures
-        max((text.count("\n") * LINE + LINE + 4 for text in part), default=0)
+        max((round((text.count("\n") + 1) * LINE) + 6 for text in part), default=0)
         for part in (wrapped[row * columns : (row + 1) * columns] for row in range(rows))
     ]
     left = max((round(len(title) * CHARACTER) + 10 for title in row_titles), default=0)

@@ -1,0 +1,213 @@
+import io
+import warnings
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2i_course import plots
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def pixels_of(figure):
+    """The figure as uint8 [H, W, 3], as a notebook's PNG would hold it before cropping."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a missing glyph warns
+        figure.savefig(file, format="png", dpi=figure.dpi)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def holds(picture, part):
+    """Whether `part` [h, w, 3] occurs in `picture`, pixel for pixel."""
+    height, width = part.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (height, width), axis=(0, 1))
+    return bool((windows == part.transpose(2, 0, 1)).all(axis=(2, 3, 4)).any())
+
+
+def random_images(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (*shape, 3, 16, 16), generator=generator, dtype=torch.uint8)
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_floats_and_bytes_give_the_same_pixels():
+    images = random_images(4)
+    assert np.array_equal(plots.to_pixels(images), plots.to_pixels(images / 127.5 - 1))
+    ends = torch.tensor([-1.0, 1.0, -3.0, 3.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
+    assert plots.to_pixels(ends)[0, ..., 0].tolist() == [[0, 255], [0, 255]]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8), (0, 3, 8, 8)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"\[N, 3, H, W\]"):
+        plots.to_pixels(torch.zeros(shape))
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        plots.image_grid(torch.full((1, 3, 4, 4), float("nan")))
+
+
+def test_grid_picture_has_every_image_in_its_place():
+    images = random_images(5)
+    picture = np.asarray(plots.grid_picture(images, columns=3, padding=2))
+    assert picture.shape == (2 + 2 * 18, 2 + 3 * 18, 3)
+    for index in range(5):
+        top, left = 2 + index // 3 * 18, 2 + index % 3 * 18
+        expected = images[index].permute(1, 2, 0).numpy()
+        assert np.array_equal(picture[top : top + 16, left : left + 16], expected)
+    assert (picture[20:36, 38:54] == 255).all(), "an empty place is white"
+
+
+def test_grid_at_scale_one_shows_every_image_pixel_for_pixel():
+    images = random_images(5)
+    drawn = pixels_of(plots.image_grid(images, columns=3, titles=["a", "b", "c"]))
+    for image in images:
+        assert holds(drawn, image.permute(1, 2, 0).numpy())
+
+
+def test_size_of_a_figure_does_not_depend_on_the_readers_settings():
+    size = plots.image_grid(random_images(4)).get_size_inches() * plots.DOTS
+    with plt.rc_context({"figure.figsize": (3, 3), "figure.dpi": 50}):
+        figure = plots.image_grid(random_images(4))
+    assert np.allclose(figure.get_size_inches() * figure.dpi, size)
+
+
+def test_captions_are_wrapped_above_their_columns():
+    captions = ["a large red circle to the left of a small blue star", "a cross"]
+    images = torch.zeros(4, 3, 64, 64)
+    figure = plots.image_grid(images, captions, columns=2, row_titles=["z0", "z1"])
+    written = texts(figure)
+    assert sorted(text.replace("\n", " ") for text in written) == sorted([*captions, "z0", "z1"])
+    assert "\n" in written[0] and len(figure.axes) == 4
+
+
+@pytest.mark.parametrize("columns", [4, 2])
+def test_no_text_leaves_the_figure_or_lies_on_a_picture(columns):
+    images = torch.zeros(4, 3, 64, 64)
+    long = "on the right there is a little blue star, on the left a big red disc"
+    figure = plots.image_grid(images, [long] * 4, columns, ["noise 0", "noise 1"][: 4 // columns])
+    figure.canvas.draw()
+    pictures = [axes.get_window_extent() for axes in figure.axes]
+    for axes in figure.axes:
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0
+            assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+            assert not any(box.overlaps(picture) for picture in pictures)
+
+
+def test_wrong_number_of_titles_is_refused():
+    with pytest.raises(ValueError, match="3 titles"):
+        plots.image_grid(random_images(4), ["a"] * 3, columns=2)
+    with pytest.raises(ValueError, match="row titles"):
+        plots.image_grid(random_images(4), columns=2, row_titles=["a"])
+
+
+def test_captions_with_other_scripts_and_dollars_draw_without_a_warning():
+    figure = plots.image_grid(
+        random_images(2), ["红色 circle \N{GRINNING FACE}", "costs $5 or $6_x"]
+    )
+    pixels_of(figure)
+    first, second = (text.replace("\n", "") for text in texts(figure))
+    assert first.startswith("??") and first.isascii() and second.startswith("costs")
+
+
+def test_caption_columns_put_one_caption_in_a_column_and_one_noise_in_a_row():
+    images = random_images(3, 2)  # 3 captions, 2 noises
+    figure = plots.caption_columns(images, ["a", "b", "c"], ["z0", "z1"])
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    for row in range(2):
+        for column in range(3):
+            expected = images[column, row].permute(1, 2, 0).numpy()
+            assert np.array_equal(shown[row * 3 + column], expected)
+    with pytest.raises(ValueError, match="2 captions"):
+        plots.caption_columns(images, ["a", "b"])
+
+
+def test_loss_curves_show_the_numbers_and_the_pictures_of_their_steps():
+    curves = {"train": ([0, 10, 20], [1.0, 0.5, 0.2]), "validation": ([0, 20], [1.0, 0.4])}
+    images = random_images(2)
+    figure = plots.loss_curves(curves, {0: images[:1], 20: images[1:]}, label="error")
+    plot = figure.axes[0]
+    assert [list(line.get_ydata()) for line in plot.lines] == [[1.0, 0.5, 0.2], [1.0, 0.4]]
+    assert len({line.get_linestyle() for line in plot.lines}) == 2, "told apart without colour"
+    assert plot.get_xlabel() == "step" and plot.get_ylabel() == "error"
+    assert texts(figure) == ["step 0", "step 20"]
+    drawn = pixels_of(figure)
+    assert all(holds(drawn, image.permute(1, 2, 0).numpy()) for image in images)
+
+
+def test_curves_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="no curve"):
+        plots.loss_curves({})
+    with pytest.raises(ValueError, match="'train' has 2 steps and 1"):
+        plots.loss_curves({"train": ([0, 1], [1.0])})
+
+
+def test_heat_map_shows_the_matrix_with_its_labels_and_values():
+    matrix = torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.25, 0.0]])
+    figure = plots.heat_map(matrix, ["x", "y"], ["a", "b", "$c"], "title", number_format=".2f")
+    axes = figure.axes[0]
+    assert np.array_equal(axes.images[0].get_array(), matrix.numpy())
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+    assert texts(figure) == ["0.00", "0.50", "1.00", "1.00", "0.25", "0.00"]
+    pixels_of(figure)
+
+
+def test_values_in_a_heat_map_stand_out_from_their_cells():
+    figure = plots.heat_map(np.array([[0.0, 1.0]]), number_format=".0f")
+    low, high = (text.get_color() for text in figure.axes[0].texts)
+    assert (low, high) == ("white", "black")
+
+
+def test_matrices_and_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"\[R, C\]"):
+        plots.heat_map(np.zeros(3))
+    with pytest.raises(ValueError, match="1 row labels for 2 rows"):
+        plots.heat_map(np.zeros((2, 2)), ["a"])
+
+
+def test_diagram_draws_every_box_and_arrow():
+    boxes = {
+        "text": (0, 0, "captions", "data"),
+        "bert": (1, 0, "BERT\n[B, T, D]", "frozen"),
+        "loss": (2, 0.5, "MSE", "loss"),
+    }
+    figure = plots.diagram(boxes, [("text", "bert", "tokens"), ("bert", "loss")])
+    assert texts(figure) == ["captions", "BERT\n[B, T, D]", "MSE", "tokens"]
+    assert len(figure.axes[0].patches) == 5
+    pixels_of(figure)
+
+
+def test_diagram_refuses_lost_arrows_and_unknown_kinds():
+    boxes = {"a": (0, 0, "a", "data")}
+    with pytest.raises(ValueError, match="'b'"):
+        plots.diagram(boxes, [("a", "b")])
+    with pytest.raises(ValueError, match="magic"):
+        plots.diagram({"a": (0, 0, "a", "magic")}, [])
+
+
+def test_colours_of_the_palette_differ_in_lightness_or_hue_for_every_reader():
+    colours = np.array([matplotlib.colors.to_rgb(value) for value in plots.PALETTE.values()])
+    assert len({tuple(colour) for colour in colours}) == 8
+    # Red-green blindness after Vienot, Brettel and Mollon (1999): red and green become one signal.
+    linear = colours**2.2
+    merged = np.array([0.11238, 0.88762, 0.0])
+    seen = np.stack([linear @ merged, linear[:, 2]], axis=1) ** (1 / 2.2)
+    distance = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+    assert distance[~np.eye(8, dtype=bool)].min() > 0.05

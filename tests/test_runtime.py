@@ -1,0 +1,296 @@
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t2i_course import runtime
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_data_folder_is_the_checkouts_own(monkeypatch):
+    monkeypatch.delenv("T2I_HOME", raising=False)
+    assert runtime.data_folder() == CHECKOUT / "data"
+
+
+def test_t2i_home_takes_the_place_of_the_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path))
+    assert runtime.data_folder() == tmp_path.resolve()
+
+
+def test_missing_data_folder_is_named_with_a_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match=r"T2I_HOME.*gone.*unset"):
+        runtime.data_folder()
+    monkeypatch.delenv("T2I_HOME")
+    monkeypatch.setattr(runtime, "CHECKOUT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="pip install -e"):
+        runtime.data_folder()
+
+
+def test_atomic_file_appears_whole_and_keeps_its_suffix(tmp_path):
+    target = tmp_path / "new" / "weights.bin"
+    with runtime.atomic_file(target) as partial:
+        assert partial.parent == target.parent and partial.suffix == ".bin"
+        partial.write_bytes(b"half")
+        assert not target.exists()
+    assert target.read_bytes() == b"half" and names(target.parent) == ["weights.bin"]
+
+
+def test_atomic_file_replaces_the_old_one_only_at_the_end(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), runtime.atomic_file(target) as partial:
+        partial.write_text("new")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old" and names(tmp_path) == ["a.txt"]
+    with runtime.atomic_file(target) as partial:
+        partial.write_text("new")
+    assert target.read_text() == "new" and names(tmp_path) == ["a.txt"]
+
+
+def test_atomic_file_that_nobody_wrote_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), runtime.atomic_file(tmp_path / "a.txt"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_writer_killed_in_the_middle_leaves_no_target(tmp_path):
+    code = (
+        "import os, sys; from t2i_course.runtime import atomic_file\n"
+        "with atomic_file(sys.argv[1]) as partial:\n"
+        "    partial.write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    target = tmp_path / "a.txt"
+    if sys.platform == "win32":
+        code = code.replace("os.kill(os.getpid(), 9)", "os._exit(9)")
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert not target.exists()
+    (leftover,) = tmp_path.iterdir()
+    with runtime.atomic_file(target) as partial:
+        partial.write_text("whole")
+    assert leftover.exists(), "a fresh leftover may belong to a running process"
+    long_ago = time.time() - 2 * runtime.LEFTOVER_SECONDS
+    os.utime(leftover, (long_ago, long_ago))
+    with runtime.atomic_file(target) as partial:
+        partial.write_text("whole")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "scenes"
+    with pytest.raises(OSError, match="disk full"), runtime.atomic_folder(target) as partial:
+        (partial / "one").touch()
+        raise OSError("disk full")
+    assert names(tmp_path) == []
+    with runtime.atomic_folder(target) as partial:
+        (partial / "one").touch()
+        assert not target.exists()
+    assert names(tmp_path) == ["scenes"] and names(target) == ["one"]
+
+
+def test_folder_that_another_process_made_meanwhile_stays(tmp_path):
+    target = tmp_path / "scenes"
+    with runtime.atomic_folder(target) as partial:
+        (partial / "mine").touch()
+        target.mkdir()
+        (target / "theirs").touch()
+    assert names(tmp_path) == ["scenes"] and names(target) == ["theirs"]
+
+
+def test_best_device_is_chosen_and_a_name_overrides_it(monkeypatch):
+    monkeypatch.delenv("T2I_DEVICE", raising=False)
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.backends.mps.is_available():
+        best = "mps"
+    assert runtime.choose_device().type == best
+    assert runtime.choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("T2I_DEVICE", "cpu")
+    assert runtime.choose_device() == torch.device("cpu")
+    assert runtime.choose_device("auto").type == best
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:1", "tpu:0", "cuda:99", ":"])
+def test_unknown_or_absent_device_is_refused_with_a_remedy(name):
+    with pytest.raises(ValueError, match="T2I_DEVICE"):
+        runtime.choose_device(name)
+
+
+def test_bfloat16_pays_exactly_where_the_processor_multiplies_it(monkeypatch):
+    for features, pays in (({"avx2"}, False), ({"avx512_bf16"}, True), ({"amx_bf16"}, True)):
+        monkeypatch.setattr(runtime, "cpu_features", lambda features=features: frozenset(features))
+        assert runtime.bf16_pays("cpu") is pays
+        dtype = runtime.settings({"T2I_DEVICE": "cpu"}).autocast_dtype
+        assert dtype == (torch.bfloat16 if pays else None)
+    assert runtime.bf16_pays("mps") is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+def test_processor_features_agree_with_torch():
+    if not hasattr(torch.cpu, "get_capabilities"):
+        pytest.skip("this torch cannot be asked")
+    torch_says = torch.cpu.get_capabilities()
+    assert runtime.cpu_features()
+    if torch_says["architecture"] == "x86_64":
+        assert ("avx512_bf16" in runtime.cpu_features()) == torch_says["avx512_bf16"]
+
+
+def test_same_seed_same_numbers_in_every_library():
+    def draw(seed):
+        generator = runtime.seed_everything(seed)
+        return (
+            random.random(),
+            np.random.rand(),
+            torch.rand(()).item(),
+            torch.rand((), generator=generator).item(),
+        )
+
+    assert draw(3) == draw(3)
+    assert all(a != b for a, b in zip(draw(3), draw(4), strict=True))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_out_of_range_is_refused(seed):
+    with pytest.raises(ValueError, match="out of range"):
+        runtime.seed_everything(seed)
+
+
+def test_settings_have_defaults_and_read_every_variable(tmp_path):
+    default = runtime.settings({})
+    assert (default.profile, default.data, default.seed) == ("fast", "scenes", 0)
+    environment = {
+        "T2I_PROFILE": "full",
+        "T2I_DATA": str(tmp_path),
+        "T2I_DEVICE": "cpu",
+        "T2I_SEED": "7",
+    }
+    told = runtime.settings(environment)
+    assert (told.profile, told.data, told.seed) == ("full", str(tmp_path.resolve()), 7)
+    assert told.device == torch.device("cpu") and told.memory_format == torch.channels_last
+    assert default.pick(fast=1, full=2) == 1 and told.pick(fast=1, full=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("T2I_PROFILE", "quick"),
+        ("T2I_SEED", "-1"),
+        ("T2I_SEED", "one"),
+        ("T2I_SEED", str(2**32)),
+        ("T2I_DEVICE", "gpu"),
+    ],
+)
+def test_unknown_value_of_a_variable_is_named(variable, value):
+    with pytest.raises(ValueError, match=variable) as caught:
+        runtime.settings({variable: value})
+    assert value in str(caught.value)
+
+
+def test_missing_data_set_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no data folder.*T2I_DATA"):
+        runtime.settings({"T2I_DATA": str(tmp_path / "coco")})
+
+
+def test_relative_data_path_counts_from_the_checkout_in_a_notebook(monkeypatch):
+    monkeypatch.chdir(CHECKOUT / "tests")  # a notebook's kernel runs in notebooks/
+    assert runtime.settings({"T2I_DATA": "data"}).data == str(CHECKOUT / "data")
+
+
+def test_hardware_is_one_line_with_the_cores():
+    text = runtime.hardware()
+    assert "\n" not in text and "-core" in text and ("GPU" in text or torch.cuda.is_available())
+
+
+def check(name):
+    (found,) = [check for check in runtime.check_environment() if check.name == name]
+    return found
+
+
+def test_every_requirement_has_a_line_and_every_failure_a_remedy():
+    checks = runtime.check_environment()
+    found = {check.name for check in checks}
+    for line in (CHECKOUT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith(("#", "-e")):
+            assert line.partition(">")[0] in found
+    assert {"python", "t2i-course", "device", "disk space", "text encoder"} <= found
+    assert all(check.remedy for check in checks if check.required and not check.ok)
+    assert all("\n" not in check.detail for check in checks)
+
+
+def test_this_environment_fits_the_requirements():
+    packages = runtime._check_packages()
+    assert [check for check in packages if not check.ok] == []
+
+
+def test_missing_and_outdated_packages_are_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "CHECKOUT", tmp_path)
+    lines = "# reason\nnumpy>=999,<1000\nno-such-package-here>=1,<2\npillow>=1\n"
+    (tmp_path / "requirements.txt").write_text(lines)
+    outdated, missing, fine = runtime._check_packages()
+    assert not outdated.ok and np.__version__ in outdated.detail
+    assert outdated.remedy == 'python -m pip install "numpy>=999,<1000"'
+    assert not missing.ok and missing.detail == "not installed"
+    assert fine.ok
+
+
+def test_bad_variable_is_a_line_not_a_traceback(monkeypatch):
+    monkeypatch.setenv("T2I_PROFILE", "quick")
+    assert not check("settings").ok and "quick" in check("settings").detail
+
+
+def test_empty_data_folder_lacks_encoder_and_weights(monkeypatch, tmp_path):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path))
+    assert check("data folder").ok and names(tmp_path) == []
+    for name in ("text encoder", "trained weights"):
+        assert not check(name).ok and str(tmp_path) in check(name).remedy
+    assert not check("scenes").required
+    encoder = tmp_path / "encoders" / "caption-bert"
+    encoder.mkdir(parents=True)
+    (encoder / "config.json").touch()
+    assert check("text encoder").detail == "missing: model.safetensors"
+    (encoder / "model.safetensors").touch()
+    assert check("text encoder").ok
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "a.safetensors").touch()
+    assert "a.safetensors" in check("trained weights").detail and not check("trained weights").ok
+    (tmp_path / "checkpoints" / "a.json").touch()
+    assert check("trained weights").ok
+
+
+def test_missing_data_folder_is_a_line_not_a_traceback(monkeypatch, tmp_path):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path / "gone"))
+    assert not check("data folder").ok
+
+
+def test_environment_is_checked_even_without_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    (tmp_path / "torchvision.py").write_text("import torch")
+    code = (
+        "from t2i_course.runtime import check_environment\n"
+        "print(*(c.detail for c in check_environment() if not c.ok), sep='\\n')"
+    )
+    path = os.pathsep.join([str(tmp_path), str(CHECKOUT)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "no torch here" in done.stdout
+
+
+def test_import_of_the_package_loads_nothing_heavy():
+    code = "import sys, t2i_course; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
