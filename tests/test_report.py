@@ -1,0 +1,201 @@
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from t2i_course import report
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+ROW = report.Row(
+    id="mse-scene-accuracy",
+    metric="scene accuracy, share of scenes",
+    value=0.125,
+    interval=(0.11, 0.14),
+    samples=2000,
+    seeds=(0, 1, 2),
+    split="val_unseen",
+    extractor="oracle",
+    data="scenes",
+    hardware="2-core x86_64, no GPU",
+    seconds=12.5,
+    command="python -m t2i_course evaluate",
+    date="2026-01-31",
+)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_rows_come_back_as_they_were_written(home):
+    other = replace(ROW, id="speed", interval=None, seeds=(), value=3)
+    path = report.add_rows("training.json", [ROW, other])
+    assert path == home.resolve() / "results" / "training.json"
+    assert report.read_rows() == [ROW, other]
+    assert report.find_row("speed") == other
+    assert b"\r" not in path.read_bytes()
+
+
+def test_row_of_the_same_id_is_replaced_and_others_stay(home):
+    report.add_rows("a.json", [ROW, replace(ROW, id="other")])
+    report.add_rows("a.json", [replace(ROW, value=0.13)])
+    assert report.find_row(ROW.id).value == 0.13 and len(report.read_rows()) == 2
+
+
+def test_order_of_writing_leaves_no_trace_in_the_file(home):
+    rows = [replace(ROW, id=name) for name in ("b", "a", "c")]
+    path = report.add_rows("a.json", rows)
+    before = path.read_bytes()
+    for row in reversed(rows):
+        report.add_rows("a.json", [row])
+    assert path.read_bytes() == before
+
+
+def test_failed_writing_leaves_the_old_file(home):
+    path = report.add_rows("a.json", [ROW])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="same id"):
+        report.add_rows("a.json", [ROW, ROW])
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", "With Spaces"),
+        ("metric", ""),
+        ("value", float("nan")),
+        ("value", float("inf")),
+        ("value", "0.125"),
+        ("value", True),
+        ("interval", (0.13, 0.14)),
+        ("interval", (0.11,)),
+        ("interval", (0.11, float("inf"))),
+        ("interval", 0.125),
+        ("samples", 0),
+        ("samples", 2.5),
+        ("seeds", (0.5,)),
+        ("seeds", 0),
+        ("split", None),
+        ("hardware", "  "),
+        ("seconds", -1),
+        ("command", ""),
+        ("date", "yesterday"),
+    ],
+)
+def test_row_that_cannot_be_checked_is_refused(field, value):
+    with pytest.raises(ValueError, match="ledger row"):
+        replace(ROW, **{field: value})
+
+
+def test_interval_may_be_missing_and_date_defaults_to_today():
+    entry = {**asdict(ROW), "interval": None}
+    del entry["date"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", report.Row(**entry).date)
+
+
+@pytest.mark.parametrize("missing", sorted(asdict(ROW)))
+def test_file_with_an_incomplete_row_is_named(home, missing):
+    path = report.add_rows("a.json", [ROW])
+    entries = json.loads(path.read_text())
+    del entries[0][missing]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=rf"a\.json.*{missing}"):
+        report.read_rows()
+
+
+@pytest.mark.parametrize("content", ["not JSON", "{}", "[1]", '[{"id": "x"}]'])
+def test_file_that_is_no_ledger_is_named(home, content):
+    path = report.add_rows("a.json", [ROW])
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json"):
+        report.read_rows()
+
+
+def test_id_may_stand_in_one_file_only(home):
+    report.add_rows("a.json", [ROW])
+    report.add_rows("b.json", [ROW])
+    with pytest.raises(ValueError, match=r"b\.json.*mse-scene-accuracy"):
+        report.read_rows()
+
+
+def test_unknown_row_is_named(home):
+    with pytest.raises(KeyError, match="nothing-here"):
+        report.find_row("nothing-here")
+
+
+def test_quotes_show_the_row_in_their_own_format():
+    quote = "<!-- ledger: {} {} -->0<!-- /ledger -->"
+    text = f"It is {quote} right, others {quote}."
+    forms = ("{value:.1%}", "{value:.2f} ({low:.2f} to {high:.2f}, {samples:,} scenes)")
+    filled = report.fill_quotes(text.format(ROW.id, forms[0], ROW.id, forms[1]), [ROW])
+    assert re.sub("<!--.*?-->", "", filled) == (
+        "It is 12.5% right, others 0.12 (0.11 to 0.14, 2,000 scenes)."
+    )
+    assert report.fill_quotes(filled, [ROW]) == filled
+    assert report.fill_quotes(filled, [replace(ROW, value=0.13)]) != filled
+
+
+def test_quote_of_an_unknown_row_or_field_is_refused():
+    quote = "<!-- ledger: {} {} -->0<!-- /ledger -->"
+    with pytest.raises(KeyError, match="gone"):
+        report.fill_quotes(quote.format("gone", "{value}"), [ROW])
+    for form in ("{speed}", "{value:.1x}", "{0}"):
+        with pytest.raises(ValueError, match="bad format"):
+            report.fill_quotes(quote.format(ROW.id, form), [ROW])
+
+
+def test_quotes_are_written_into_markdown_and_notebooks(home):
+    report.add_rows("a.json", [ROW])
+    quote = f"# Result\n\n<!-- ledger: {ROW.id} {{value:.1%}} -->0<!-- /ledger --> é\n"
+    (home / "a.md").write_text(quote, encoding="utf-8")
+    cells = [nbformat.v4.new_markdown_cell(quote), nbformat.v4.new_code_cell(f"'{quote!r}'")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), home / "a.ipynb")
+    before = nbformat.read(home / "a.ipynb", as_version=4)
+    report.write_quotes(home / "a.md")
+    report.write_quotes(home / "a.ipynb")
+    right = quote.replace(">0<", ">12.5%<")
+    assert (home / "a.md").read_text(encoding="utf-8") == right
+    after = nbformat.read(home / "a.ipynb", as_version=4)
+    assert [cell.source for cell in after.cells] == [right, before.cells[1].source]
+    nbformat.write(after, home / "b.ipynb")
+    assert (home / "a.ipynb").read_bytes() == (home / "b.ipynb").read_bytes()
+
+
+# The course's own ledger and prose
+
+
+def prose():
+    """Name and Markdown of every text that may quote the ledger."""
+    for path in sorted(CHECKOUT.glob("*.md")) + sorted(CHECKOUT.glob("data/**/*.md")):
+        yield str(path.relative_to(CHECKOUT)), path.read_text(encoding="utf-8")
+    for path in sorted(CHECKOUT.glob("notebooks/*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        yield path.name, "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
+
+
+def ledger():
+    return report.read_rows(CHECKOUT / "data" / "results")
+
+
+@pytest.mark.parametrize(("name", "text"), [pytest.param(*pair, id=pair[0]) for pair in prose()])
+def test_prose_quotes_the_ledger_as_it_is(name, text):
+    assert report.fill_quotes(text, ledger()) == text
+    quotes = len(report.QUOTE.findall(text))
+    assert text.count("<!-- ledger") == quotes == text.count("/ledger"), "a marker is misspelt"
+
+
+def test_ledger_is_complete_and_holds_no_machines_path():
+    rows = ledger()
+    assert len({row.id for row in rows}) == len(rows)
+    for row in rows:
+        words = " ".join(map(str, asdict(row).values()))
+        assert not re.search(r"(?<![\w.])/(home|root|tmp|Users|work|opt)/|\b[A-Z]:\\", words), (
+            row.id
+        )
