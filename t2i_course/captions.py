@@ -7,6 +7,7 @@ against it (`t2i_course.scenes.check_facts`).
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from collections.abc import Callable
@@ -41,13 +42,28 @@ WORDS = {  # for each attribute value: its wordings in train, and those that onl
     "sky": (("a sky background", "a gradient sky"), ()),
 }
 UNSEEN_WORDS = tuple(word for _, held_out in WORDS.values() for word in held_out)
+ATTRIBUTES = ("shape", "color", "size")
+VALUES = {
+    "shape": ("circle", "square", "triangle", "star", "heart", "cross"),
+    "color": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"),
+    "size": ("small", "large"),
+    "corner": ("upper left", "upper right", "lower left", "lower right"),
+    "background": ("white", "gray", "black", "sky"),
+}
 NUMBERS = {2: "two", 3: "three"}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CLEAR_GAP = 8  # pixels between two centres from which a caption speaks of the relation
 CLEAR_CORNER = 22  # pixels: how near to two edges a centre is when a caption speaks of the corner
 ENDS = {"left of": ("on the left", "on the right"), "above": ("at the top", "at the bottom")}
 ROWS = {"left of": "from left to right", "above": "from top to bottom"}
-CHANCE_LEFT_OUT = {"size": 0.30, "color": 0.10, "shape": 0.05, "background": 0.40, "relation": 0.12}
+CHANCE_LEFT_OUT = {
+    "size": 0.30,
+    "color": 0.10,
+    "shape": 0.05,
+    "background": 0.40,
+    "relation": 0.12,
+    "corner": 0.4,
+}
 
 Facts = dict[str, Any]
 Word = Callable[[str], str]
@@ -121,20 +137,12 @@ def stated_relations(objects: tuple[Any, ...]) -> list[list[Any]]:
 
 def _stated(thing: Any, left_out: set[str], rng: random.Random) -> dict[str, str]:
     """The attributes of an object that a caption states."""
-    names = [name for name in ("shape", "color", "size") if name not in left_out]
+    names = [name for name in ATTRIBUTES if name not in left_out]
     if rng.random() < CHANCE_LEFT_OUT["color"]:
         names.remove("color")
     elif rng.random() < CHANCE_LEFT_OUT["shape"]:
         names.remove("shape")
     return {name: getattr(thing, name) for name in names}
-
-
-def _groups(objects: tuple[Any, ...]) -> list[list[int]]:
-    """Indices of the objects, those alike together."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for index, thing in enumerate(objects):
-        groups.setdefault((thing.shape, thing.color, thing.size), []).append(index)
-    return list(groups.values())
 
 
 Sentence = tuple[str, list[list[Any]]]  # text, and the relations it states
@@ -184,29 +192,112 @@ def _triple_sentences(
     return sentences
 
 
-def _arrange(
-    phrases: list[str],
+def _sentences(
     groups: list[list[int]],
     relations: list[list[Any]],
+    phrases: list[str],
     word: Word,
     rng: random.Random,
-) -> Sentence:
-    """Put the phrases of two or three groups into one sentence; now and then only list them."""
+) -> list[Sentence]:
+    """Every way to say how two or three groups stand to each other, given what is true."""
 
     def between(a: int, relation: str, b: int) -> list[list[Any]]:
         wanted = [[i, relation, j] for i in groups[a] for j in groups[b]]
         return wanted if all(r in relations for r in wanted) else []
 
-    related = _pair_sentences if len(groups) == 2 else _triple_sentences
-    sentences = related(phrases, between, word, rng)
-    if sentences and rng.random() >= CHANCE_LEFT_OUT["relation"]:
-        return rng.choice(sentences)
-    listed = rng.sample(phrases, len(phrases))
-    return ", ".join(listed[:-1]) + " and " + listed[-1], []
+    if len(groups) == 2:
+        return _pair_sentences(phrases, between, word, rng)
+    return _triple_sentences(phrases, between, word, rng)
+
+
+def choose_facts(scene: Any, rng: random.Random) -> Facts:
+    """Choose what a caption of a scene states; everything it states is true.
+
+    Args:
+        scene: a `t2i_course.scenes.Scene`.
+        rng: the source of chance.
+
+    Returns:
+        `background` (or None), `objects` (a dict of the stated attributes for each object) and
+        `relations` ([index, "left of" or "above", index]).
+    """
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for index, thing in enumerate(scene.objects):
+        alike.setdefault((thing.shape, thing.color, thing.size), []).append(index)
+    groups = list(alike.values())
+    left_out = {"size"} if rng.random() < CHANCE_LEFT_OUT["size"] else set()
+    objects: list[dict[str, str]] = [{} for _ in scene.objects]
+    for group in groups:
+        stated = _stated(scene.objects[group[0]], left_out, rng)
+        for index in group:
+            objects[index] = dict(stated)
+    relations: list[list[Any]] = []
+    if len(scene.objects) == 1:
+        corner = scene.objects[0].corner_within(CLEAR_CORNER)
+        if corner and rng.random() >= CHANCE_LEFT_OUT["corner"]:
+            objects[0]["corner"] = corner
+    elif len(groups) > 1 and rng.random() >= CHANCE_LEFT_OUT["relation"]:
+        true = stated_relations(scene.objects)
+        options = _sentences(groups, true, [""] * len(groups), lambda value: value, rng)
+        relations = rng.choice(options)[1] if options else []
+    told = rng.random() >= CHANCE_LEFT_OUT["background"]
+    return {
+        "background": scene.background if told else None,
+        "objects": objects,
+        "relations": relations,
+    }
+
+
+def groups_of(facts: Facts) -> list[list[int]]:
+    """Indices of the objects that one phrase can name: the same words, the same relations."""
+    found: dict[str, list[int]] = {}
+    for index, stated in enumerate(facts["objects"]):
+        ties = [(r, j) for i, r, j in facts["relations"] if i == index]
+        ties += [(i, r) for i, r, j in facts["relations"] if j == index]
+        found.setdefault(repr((sorted(stated.items()), sorted(map(repr, ties)))), []).append(index)
+    return list(found.values())
+
+
+def word_facts(facts: Facts, rng: random.Random, unseen_words: bool = False) -> str:
+    """Word what `choose_facts` chose; another state of `rng` gives another wording.
+
+    Args:
+        facts: what the caption states.
+        rng: the source of chance.
+        unseen_words: use the words of `UNSEEN_WORDS` wherever they fit.
+
+    Raises:
+        ValueError: the relations have no sentence in the grammar.
+    """
+    word = _speller(rng, unseen_words)
+    groups, objects = groups_of(facts), facts["objects"]
+    phrases = [noun_phrase(objects[group[0]], len(group), word) for group in groups]
+    if facts["relations"]:
+        stated = sorted(facts["relations"])
+        options = _sentences(groups, facts["relations"], phrases, word, rng)
+        texts = [text for text, told in options if sorted(told) == stated]
+        if not texts:
+            raise ValueError(f"the grammar has no sentence for the relations {stated}")
+        text = rng.choice(texts)
+    else:
+        listed = rng.sample(phrases, len(phrases))
+        text = " and ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
+    if "corner" in objects[0]:
+        place = corner_phrase(objects[0]["corner"], word, rng)
+        text = rng.choice((f"{text} {place}", f"{place} there is {text}"))
+    if facts["background"] is not None:
+        ground = word(facts["background"])
+        if rng.random() < 0.25:
+            text = f"on {ground}, {text}"
+        else:
+            text = f"{text} {rng.choice(('on', 'on', 'against'))} {ground}"
+    if text.startswith(("a ", "an ", "two ", "three ")) and rng.random() < 0.15:
+        text = f"a picture of {text}"
+    return text
 
 
 def describe(scene: Any, rng: random.Random, unseen_words: bool = False) -> tuple[str, Facts]:
-    """Write one caption of a scene.
+    """Write one caption of a scene: `choose_facts`, then `word_facts`.
 
     Args:
         scene: a `t2i_course.scenes.Scene`.
@@ -214,37 +305,58 @@ def describe(scene: Any, rng: random.Random, unseen_words: bool = False) -> tupl
         unseen_words: use the words of `UNSEEN_WORDS` wherever they fit.
 
     Returns:
-        The caption and what it states: `background` (or None), `objects` (the stated attributes of
-        each), `relations` ([index, relation, index]). Every stated fact is true of the scene.
+        The caption and the facts it states, all true of the scene.
     """
-    word = _speller(rng, unseen_words)
-    groups = _groups(scene.objects)
-    left_out = {"size"} if rng.random() < CHANCE_LEFT_OUT["size"] else set()
-    objects: list[dict[str, str]] = [{} for _ in scene.objects]
-    phrases = []
-    for group in groups:
-        stated = _stated(scene.objects[group[0]], left_out, rng)
-        for index in group:
-            objects[index] = dict(stated)
-        phrases.append(noun_phrase(stated, len(group), word))
-    relations: list[list[Any]] = []
-    if len(groups) == 1:
-        text = phrases[0]
-        corner = scene.objects[0].corner_within(CLEAR_CORNER) if len(scene.objects) == 1 else None
-        if corner and rng.random() < 0.6:
-            objects[0]["corner"] = corner
-            place = corner_phrase(corner, word, rng)
-            text = rng.choice((f"{text} {place}", f"{place} there is {text}"))
+    facts = choose_facts(scene, rng)
+    return word_facts(facts, rng, unseen_words), facts
+
+
+def contradict(facts: Facts, rng: random.Random) -> Facts:
+    """Change the facts in one respect: the hard negative of a caption.
+
+    Two objects swap an attribute, a relation turns round or changes its axis, or one stated
+    attribute, the corner or the background gets another value.
+
+    Returns:
+        New facts that some picture satisfies, and no picture together with the old ones
+        unless objects can be matched otherwise.
+    """
+    groups, objects = groups_of(facts), facts["objects"]
+    changes = [("value", i, name) for i, g in enumerate(groups) for name in objects[g[0]]]
+    if facts["background"] is not None:
+        changes.append(("background",))
+    if facts["relations"]:
+        swaps = [
+            ("swap", i, j, name)
+            for i, j in itertools.combinations(range(len(groups)), 2)
+            for name in ATTRIBUTES
+            if objects[groups[i][0]].get(name) != objects[groups[j][0]].get(name)
+        ]
+        changes += 2 * swaps + [("turn",)] * 3 + [("axis",)] * 2
+    if not changes:
+        return facts
+    changed = copy.deepcopy(facts)
+    kind, *where = rng.choice(changes)
+    if kind == "value":
+        index, name = where
+        old = objects[groups[index][0]][name]
+        new = rng.choice([v for v in VALUES[name] if v != old])
+        for i in groups[index]:
+            changed["objects"][i][name] = new
+    elif kind == "background":
+        new = rng.choice([v for v in VALUES["background"] if v != facts["background"]])
+        changed["background"] = new
+    elif kind == "swap":
+        one, other, name = where
+        for source, target in ((one, other), (other, one)):
+            value = objects[groups[source][0]].get(name)
+            for i in groups[target]:
+                changed["objects"][i].pop(name, None)
+                if value is not None:
+                    changed["objects"][i][name] = value
+    elif kind == "turn":
+        changed["relations"] = [[j, relation, i] for i, relation, j in facts["relations"]]
     else:
-        text, relations = _arrange(phrases, groups, stated_relations(scene.objects), word, rng)
-    background = None
-    if rng.random() >= CHANCE_LEFT_OUT["background"]:
-        background = scene.background
-        ground = word(background)
-        if rng.random() < 0.25:
-            text = f"on {ground}, {text}"
-        else:
-            text = f"{text} {rng.choice(('on', 'on', 'against'))} {ground}"
-    if text.startswith(("a ", "an ", "two ", "three ")) and rng.random() < 0.15:
-        text = f"a picture of {text}"
-    return text, {"background": background, "objects": objects, "relations": relations}
+        other = {"left of": "above", "above": "left of"}
+        changed["relations"] = [[i, other[relation], j] for i, relation, j in facts["relations"]]
+    return changed

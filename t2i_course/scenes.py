@@ -19,11 +19,19 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
-from t2i_course.captions import UNSEEN_WORDS, describe, stated_relations
+from t2i_course.captions import (
+    UNSEEN_WORDS,
+    VALUES,
+    Facts,
+    choose_facts,
+    describe,
+    stated_relations,
+    word_facts,
+)
 
 SIDE = 64
 VERSION = 1
-SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
+SHAPES = VALUES["shape"]
 COLORS = {
     "red": (222, 30, 34),
     "orange": (250, 138, 20),
@@ -53,7 +61,7 @@ KINDS = {  # how many objects, which of them are alike, and how often
     "two and one": (("a", "a", "b"), 0.08),
     "three": (("a", "b", "c"), 0.12),
 }
-CORNERS = ("upper left", "upper right", "lower left", "lower right")
+CORNERS = VALUES["corner"]
 CORNER_REACH = 24  # pixels: the oracle calls a centre nearer than this to two edges in their corner
 
 
@@ -218,6 +226,29 @@ def sample_scene(rng: random.Random, unseen: bool | None = None) -> Scene:
         rgb = tuple(min(255, max(0, c * bright // 100 + rng.randint(-5, 5))) for c in COLORS[color])
         objects.append(SceneObject(shape, color, size, x, y, diameter, rgb))
     return Scene(rng.choice(list(BACKGROUNDS)), tuple(objects), shade=rng.randint(-5, 5))
+
+
+def sample_facts(rng: random.Random) -> Facts:
+    """What a caption of a random scene states; all (shape, colour) pairs occur."""
+    return choose_facts(sample_scene(rng), rng)
+
+
+def sample_captions(
+    count: int, seed: int = 0, unseen_words: float = 0.0
+) -> tuple[list[str], list[Facts]]:
+    """Captions of random scenes, without the pictures.
+
+    Args:
+        count: how many.
+        seed: seed of the scenes and wordings.
+        unseen_words: share of the captions that use the words train never uses.
+
+    Returns:
+        The captions and the facts that each states.
+    """
+    rng = random.Random(f"captions {seed}")
+    facts = [sample_facts(rng) for _ in range(count)]
+    return [word_facts(f, rng, rng.random() < unseen_words) for f in facts], facts
 
 
 def draw_background(name: str, shade: int = 0) -> np.ndarray:

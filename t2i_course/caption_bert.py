@@ -1,0 +1,322 @@
+"""Pre-training of the course's own small BERT, on captions alone.
+
+Two stages, both on text alone. Masked words (Devlin et al., NAACL 2019) teach the language of
+captions: the course's grammar and COCO's captions. Then a contrastive loss (SimCSE: Gao et al.,
+EMNLP 2021, eq. 5) pulls two wordings of the same facts together and pushes captions that differ in
+one fact apart: objects swapped, a relation turned round. Masked words alone leave who stands left
+of whom in the single tokens; the mean over the tokens loses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import BertWordPieceTokenizer
+from torch import Tensor
+from torch.nn import functional
+from tqdm.auto import tqdm
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer, get_cosine_schedule_with_warmup
+
+from t2i_course import runtime
+from t2i_course.captions import Facts, contradict, word_facts
+from t2i_course.scenes import sample_captions, sample_facts
+from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean
+
+VOCABULARY = 4_000
+MAX_TOKENS = 64
+TEMPERATURE = 0.05
+IGNORED = -100  # cross_entropy leaves these positions out
+
+
+def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
+    """Captions of COCO caption files, those of one image together.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is not JSON, or not in COCO's caption format.
+    """
+    images: dict[tuple[str, int], list[str]] = {}
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"no captions file {file}: check the path")
+        try:
+            for entry in json.loads(Path(file).read_text(encoding="utf-8"))["annotations"]:
+                caption = " ".join(entry["caption"].split())
+                if caption:
+                    images.setdefault((str(file), entry["image_id"]), []).append(caption)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is not a COCO captions file ({error!r}): it needs `annotations` with "
+                "`image_id` and `caption`"
+            ) from error
+    return list(images.values())
+
+
+def train_tokenizer(captions: Sequence[str], folder: Path) -> BertTokenizer:
+    """Learn a WordPiece vocabulary of lower-case pieces from captions, and save it."""
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train_from_iterator(
+        captions, vocab_size=VOCABULARY, min_frequency=3, show_progress=False, limit_alphabet=100
+    )
+    vocabulary = folder / "vocab.txt"
+    pieces = sorted(trainer.get_vocab().items(), key=lambda item: item[1])
+    vocabulary.write_text(
+        "".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8", newline="\n"
+    )
+    tokenizer = BertTokenizer(str(vocabulary), do_lower_case=True, model_max_length=MAX_TOKENS)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def mask_words(
+    tokens: Tensor, maskable: Tensor, mask_id: int, vocabulary: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Hide 15 % of the tokens: 80 % of them as [MASK], 10 % as another token, 10 % as they are.
+
+    Args:
+        tokens: [B, T] token numbers.
+        maskable: [B, T], True where a token may be hidden (no padding, no [CLS], no [SEP]).
+        mask_id: number of [MASK].
+        vocabulary: size of the vocabulary.
+        generator: the source of chance.
+
+    Returns:
+        Input [B, T] and labels [B, T]: the hidden tokens' numbers, `IGNORED` elsewhere.
+    """
+    chance = torch.rand(tokens.shape, generator=generator)
+    hidden = maskable & (chance < 0.15)
+    labels = torch.where(hidden, tokens, IGNORED)
+    others = torch.randint(vocabulary, tokens.shape, generator=generator)
+    masked = torch.where(hidden & (chance < 0.12), mask_id, tokens)
+    masked = torch.where(hidden & (chance >= 0.12) & (chance < 0.135), others, masked)
+    return masked, labels
+
+
+def contrastive_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, same: Tensor) -> Tensor:
+    """InfoNCE with hard negatives (Gao et al., EMNLP 2021, eq. 5), cosine over temperature 0.05.
+
+    Args:
+        anchors: [B, D] features of captions.
+        positives: [B, D] features of other wordings of the same facts, in the same order.
+        negatives: [M, D] features of captions that are true of none of the anchors' pictures.
+        same: [B, B], True where two captions state the same facts, so that neither is a negative.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    anchors, positives, negatives = (
+        functional.normalize(v.float(), dim=-1) for v in (anchors, positives, negatives)
+    )
+    own = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
+    close = (anchors @ positives.T / TEMPERATURE).masked_fill(same & ~own, -torch.inf)  # [B, B]
+    far = anchors @ negatives.T / TEMPERATURE  # [B, M]
+    target = torch.arange(len(anchors), device=anchors.device)
+    return functional.cross_entropy(torch.cat([close, far], dim=1), target)
+
+
+def _masked_word_loss(
+    model: BertForMaskedLM, batch: dict[str, Tensor], tokenizer: BertTokenizer, generator: Any
+) -> Tensor:
+    """Cross-entropy of the hidden tokens; the output layer sees only their positions."""
+    special = torch.tensor(tokenizer.all_special_ids)
+    tokens = batch["input_ids"]
+    maskable = ~torch.isin(tokens, special)
+    inputs, labels = mask_words(
+        tokens, maskable, tokenizer.mask_token_id, len(tokenizer), generator
+    )
+    device = model.device
+    hidden = model.bert(inputs.to(device), batch["attention_mask"].to(device)).last_hidden_state
+    places = labels != IGNORED  # [B, T]
+    logits = model.cls(hidden[places.to(device)])  # [number hidden, V]
+    return functional.cross_entropy(logits.float(), labels[places].to(device))
+
+
+def _tokenize(tokenizer: BertTokenizer, captions: Sequence[str]) -> dict[str, Tensor]:
+    return tokenizer(
+        list(captions),
+        padding=True,
+        truncation=True,
+        max_length=MAX_TOKENS,
+        return_tensors="pt",
+        return_token_type_ids=False,
+    )
+
+
+def _masked_word_batches(
+    images: list[list[str]], rng: random.Random, size: int
+) -> Iterator[list[str]]:
+    """Endless batches for the first stage: half grammar, half COCO (all grammar without files)."""
+    while True:
+        real = [rng.choice(rng.choice(images)) for _ in range(size // 2)] if images else []
+        count = size - len(real)
+        drawn = [word_facts(sample_facts(rng), rng, rng.random() < 0.3) for _ in range(count)]
+        yield drawn + real
+
+
+def _contrastive_batch(
+    images: list[list[str]], rng: random.Random, size: int
+) -> tuple[list[str], list[str], list[str], Tensor]:
+    """Anchors, positives, hard negatives, and which rows say the same.
+
+    Three quarters are captions of the grammar with a hard negative each; one quarter are two
+    captions of one COCO image.
+    """
+    real = size // 4 if images else 0
+    facts = [sample_facts(rng) for _ in range(size - real)]
+
+    def wordings(many: list[Facts]) -> list[str]:
+        return [word_facts(f, rng, rng.random() < 0.3) for f in many]
+
+    anchors, positives = wordings(facts), wordings(facts)
+    negatives = wordings([contradict(f, rng) for f in facts])
+    keys = [json.dumps(f, sort_keys=True) for f in facts]
+    for number in rng.sample(range(len(images)), min(real, len(images))):
+        captions = images[number]
+        pair = rng.sample(captions, 2) if len(captions) > 1 else captions * 2
+        anchors.append(pair[0])
+        positives.append(pair[1])
+        keys.append(f"image {number}")
+    same = torch.tensor([[a == b for b in keys] for a in keys])
+    return anchors, positives, negatives, same
+
+
+def pretrain(
+    captions_files: Sequence[Path | str] = (),
+    output: Path | str | None = None,
+    mlm_steps: int = 2_000,
+    contrastive_steps: int = 4_000,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Pre-train caption-bert from nothing and save it as `BertModel.from_pretrained` reads it.
+
+    Args:
+        captions_files: COCO caption files whose language the encoder should know as well.
+        output: folder of the encoder; by default `encoders/caption-bert` in the data folder.
+            Beside it, `<output>-masked-words` keeps the encoder as it was after the first stage.
+        mlm_steps: steps on masked words alone.
+        contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
+        batch_size: captions a step in the first stage, pairs in the second.
+        seed: seed of weights, scenes, wordings and masks.
+        device: as `runtime.choose_device` takes it.
+        progress: show a bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the output folder is there already.
+    """
+    folder = (
+        runtime.data_folder() / "encoders" / DEFAULT_ENCODER if output is None else Path(output)
+    )
+    first_folder = folder.with_name(folder.name + "-masked-words")
+    for path in (folder, first_folder):
+        if path.exists():
+            raise FileExistsError(f"{path} is there already: move it, or name another --output")
+    images = read_captions(captions_files)
+    chosen = runtime.choose_device(device)
+    generator = runtime.seed_everything(seed)
+    rng = random.Random(f"caption-bert {seed}")
+    start = time.monotonic()
+    scratch = folder.with_name(folder.name + ".vocabulary")
+    scratch.mkdir(parents=True, exist_ok=True)
+    texts, _ = sample_captions(20_000, seed, unseen_words=0.5)
+    tokenizer = train_tokenizer(texts + [c for captions in images for c in captions], scratch)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=MAX_TOKENS,
+        type_vocab_size=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = BertForMaskedLM(config).to(chosen).train()
+    autocast = torch.autocast(chosen.type, dtype=torch.bfloat16, enabled=runtime.bf16_pays(chosen))
+    card = {
+        "model": "BertModel, 4 layers, 256 wide, pre-trained from nothing",
+        "data": "captions of the course's grammar (all shape and colour pairs; text alone), and "
+        f"{sum(map(len, images))} COCO captions of {len(images)} images",
+        "credit": "COCO captions: Chen et al., 2015, Microsoft COCO Captions; annotations by the "
+        "COCO Consortium, CC BY 4.0, cocodataset.org" if images else "none needed",
+        "note": "the COCO captions are of val2017: do not report retrieval or captioning figures "
+        "on val2017 with this encoder without saying so" if images else "",
+        "seed": seed,
+        "batch_size": batch_size,
+        "hardware": runtime.hardware(),
+        "torch": torch.__version__,
+        "license": "CC BY 4.0",
+    }  # fmt: skip
+    losses: dict[str, list[float]] = {"masked words": [], "contrastive": []}
+
+    def run(steps: int, stage: str, rate: float) -> None:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+        schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
+        batches = _masked_word_batches(images, rng, batch_size)
+        for _ in (bar := tqdm(range(steps), desc=stage, disable=not progress)):
+            with autocast:
+                loss = torch.zeros((), device=chosen)
+                if stage == "contrastive":
+                    anchors, positives, negatives, same = _contrastive_batch(
+                        images, rng, batch_size
+                    )
+                    tokens = _tokenize(tokenizer, anchors + positives + negatives).to(chosen)
+                    hidden = model.bert(**tokens).last_hidden_state  # [B + B + M, T, D]
+                    features = masked_mean(hidden.float(), tokens["attention_mask"])
+                    parts = features.split([len(anchors), len(positives), len(negatives)])
+                    loss = contrastive_loss(*parts, same.to(chosen))
+                    losses[stage].append(loss.item())
+                texts = next(batches)
+                if stage == "contrastive":
+                    texts = texts[-batch_size // 4 :]
+                words = _masked_word_loss(model, _tokenize(tokenizer, texts), tokenizer, generator)
+            if stage == "masked words":
+                losses[stage].append(words.item())
+                loss = words
+            else:
+                loss = loss + 0.1 * words
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{losses[stage][-1]:.3f}")
+
+    def save(target: Path, steps: dict[str, int]) -> None:
+        with runtime.atomic_folder(target) as unfinished:
+            for file in scratch.iterdir():
+                shutil.copy(file, unfinished)
+            model.bert.save_pretrained(unfinished)
+            weights = (unfinished / "model.safetensors").read_bytes()
+            content = card | {
+                "steps": steps,
+                "seconds": round(time.monotonic() - start),
+                "losses": {
+                    name: round(float(np.mean(values[-100:])), 4)
+                    for name, values in losses.items()
+                    if values
+                },
+                "sha256": hashlib.sha256(weights).hexdigest(),
+            }
+            text = json.dumps(content, indent=2) + "\n"
+            (unfinished / "card.json").write_text(text, encoding="utf-8", newline="\n")
+
+    run(mlm_steps, "masked words", 5e-4)
+    save(first_folder, {"masked words": mlm_steps})
+    run(contrastive_steps, "contrastive", 3e-4)
+    save(folder, {"masked words": mlm_steps, "contrastive": contrastive_steps})
+    shutil.rmtree(scratch)
+    return folder

@@ -1,0 +1,291 @@
+"""From captions to features: a frozen BERT, a mean over real tokens, and a cache.
+
+BERT: Devlin et al., NAACL 2019. Two sources: the course's own small BERT in
+`data/encoders/caption-bert` (the default; see `t2i_course.caption_bert`), or any other BERT by its
+name on the hub or its folder, `bert-base-uncased` for one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, BertModel
+
+from t2i_course import runtime
+
+DEFAULT_ENCODER = "caption-bert"
+POOLINGS = ("mean", "cls")
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What an encoder makes of a batch of captions.
+
+    sentence [B, D]: one vector a caption; tokens [B, T, D]: the last layer, one vector a token;
+    attention_mask [B, T]: 1 for a token, 0 for padding.
+    """
+
+    sentence: Tensor
+    tokens: Tensor
+    attention_mask: Tensor
+
+
+def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Average token features over the real tokens only.
+
+    Args:
+        hidden: [B, T, D] features from the encoder's last layer.
+        attention_mask: [B, T], 1 for a token, 0 for padding.
+
+    Returns:
+        [B, D]. A caption gets the same vector in every batch.
+
+    Raises:
+        ValueError: a row of the mask has no token.
+    """
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # [B, T, 1]
+    lengths = mask.sum(dim=1)  # [B, 1]
+    if not bool((lengths > 0).all()):
+        raise ValueError("a row of the attention mask has no token: leave empty captions out")
+    return (hidden * mask).sum(dim=1) / lengths  # [B, D]
+
+
+def encoder_folder(pretrained: str | os.PathLike[str] | None) -> str:
+    """Return what `from_pretrained` takes: a local folder if there is one, else a hub name.
+
+    Raises:
+        FileNotFoundError: the embedded encoder, or a path, does not exist.
+    """
+    name = os.fspath(pretrained) if pretrained is not None else DEFAULT_ENCODER
+    embedded = runtime.data_folder() / "encoders" / name
+    if embedded.is_dir():
+        return str(embedded)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{path} holds no config.json: name the folder that save_pretrained wrote"
+            )
+        return str(path)
+    if name == DEFAULT_ENCODER:
+        raise FileNotFoundError(
+            f"the embedded encoder is missing: {embedded}. Restore it from the repository, or make "
+            "it again with `python -m t2i_course encoder --help`."
+        )
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise FileNotFoundError(f"no encoder folder at {path}: check the path")
+    return name
+
+
+class TextEncoder(nn.Module):
+    """BERT with one vector a caption.
+
+    Args:
+        pretrained: name or folder of a BERT; None for the embedded caption-bert.
+        pooling: "mean" over the real tokens, or "cls", the first token's vector.
+        frozen: no gradients, and eval mode that `train()` does not leave.
+        device: where the weights go.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        OSError: the hub cannot be reached or has no such model.
+        ValueError: unknown pooling.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | os.PathLike[str] | None = None,
+        pooling: str = "mean",
+        frozen: bool = True,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
+        source = encoder_folder(pretrained)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            self.bert = BertModel.from_pretrained(
+                source, add_pooling_layer=False, dtype=torch.float32, attn_implementation="eager"
+            )
+        except OSError as error:
+            if Path(source).is_dir():
+                raise OSError(f"the encoder in {source} cannot be read: {error}") from error
+            raise OSError(
+                f"no encoder {source!r}: not a folder, and the hub gave none ({error}). "
+                "Download it once where there is a network, and name its folder."
+            ) from error
+        self.name = os.fspath(pretrained) if pretrained is not None else DEFAULT_ENCODER
+        self.pooling = pooling
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
+        if device is not None:
+            self.to(device)
+
+    @property
+    def width(self) -> int:
+        """D, the number of features of a caption."""
+        return self.bert.config.hidden_size
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence the encoder takes, [CLS] and [SEP] included."""
+        return self.bert.config.max_position_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.bert.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of weights, vocabulary and pooling: the key of cached features."""
+        digest = hashlib.sha256(self.pooling.encode())
+        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        for name, value in sorted(self.bert.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Switch dropout on, unless the encoder is frozen."""
+        return super().train(mode and not self.frozen)
+
+    def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Token numbers and mask, [B, T] each, cut at the model's limit, on the model's device.
+
+        Raises:
+            ValueError: no caption, or an empty one.
+        """
+        captions = list(captions)
+        if not captions:
+            raise ValueError("no captions to encode: give at least one")
+        for index, caption in enumerate(captions):
+            if not isinstance(caption, str) or not caption.strip():
+                raise ValueError(f"caption {index} is empty ({caption!r}): leave it out or word it")
+        tokens = self.tokenizer(
+            captions,
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+            return_token_type_ids=False,
+        )
+        return {name: value.to(self.device) for name, value in tokens.items()}
+
+    def forward(self, captions: Sequence[str]) -> TextFeatures:
+        """Encode a batch of captions.
+
+        Args:
+            captions: B strings, none empty; longer ones than `max_tokens` are cut.
+
+        Returns:
+            Sentence features [B, D], token features [B, T, D] and their mask [B, T].
+        """
+        tokens = self.tokenize(captions)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            hidden = self.bert(**tokens).last_hidden_state  # [B, T, D]
+        mask = tokens["attention_mask"]
+        sentence = masked_mean(hidden, mask) if self.pooling == "mean" else hidden[:, 0]  # [B, D]
+        return TextFeatures(sentence, hidden, mask)
+
+
+def count_tokens(encoder: TextEncoder, caption: str) -> int:
+    """Number of tokens of a caption before any cut, [CLS] and [SEP] included."""
+    log = logging.getLogger("transformers.tokenization_utils_base")
+    level = log.level
+    log.setLevel(logging.ERROR)  # the tokenizer warns of length; the callers give an error
+    try:
+        return len(encoder.tokenizer(caption)["input_ids"])
+    finally:
+        log.setLevel(level)
+
+
+def unknown_words(encoder: TextEncoder, caption: str) -> list[str]:
+    """Words of a caption that the encoder's vocabulary cannot spell, in order."""
+    words = []
+    for word in caption.split():
+        pieces = encoder.tokenizer.tokenize(word)
+        if not pieces or encoder.tokenizer.unk_token in pieces:
+            words.append(word)
+    return words
+
+
+def _encode_all(encoder: TextEncoder, captions: Sequence[str], progress: bool) -> np.ndarray:
+    """Sentence features float32 [N, D]; captions of like length share a batch, to save padding."""
+    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+    features = np.empty((len(captions), encoder.width), dtype=np.float32)
+    with tqdm(total=len(order), desc="encoding captions", disable=not progress) as bar:
+        for start in range(0, len(order), 256):
+            rows = order[start : start + 256]
+            with torch.inference_mode():
+                batch = encoder([captions[i] for i in rows]).sentence
+            features[rows] = batch.float().cpu().numpy()
+            bar.update(len(rows))
+    return features
+
+
+def embed_captions(
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    cache: Path | str | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """Encode each different caption once, and keep the features for the next run.
+
+    The cache is keyed by the encoder (weights, vocabulary, pooling) and the captions. Processes
+    that ask at the same time wait for the first.
+
+    Args:
+        encoder: a frozen encoder.
+        captions: N captions, repeated ones welcome.
+        cache: folder of the cache; by default `cache/embeddings` in the data folder.
+        progress: show a bar.
+
+    Returns:
+        Memory-mapped float32 [N, D], rows in the captions' order.
+
+    Raises:
+        ValueError: the encoder is not frozen, or a caption is empty.
+    """
+    if not encoder.frozen:
+        raise ValueError(
+            "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
+        )
+    folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
+    path = folder / f"{encoder.fingerprint}-{texts}.npy"
+    with filelock.FileLock(f"{path}.lock"):
+        if not path.is_file():
+            different = list(dict.fromkeys(captions))
+            features = _encode_all(encoder, different, progress)
+            row = {caption: i for i, caption in enumerate(different)}
+            with runtime.atomic_file(path) as unfinished, open(unfinished, "wb") as file:
+                np.save(file, features[[row[caption] for caption in captions]])
+    return np.load(path, mmap_mode="r")
+
+
+def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
+    """Count the captions that are longer than the encoder takes; warn once if there are any."""
+    cut = sum(count_tokens(encoder, caption) > encoder.max_tokens for caption in set(captions))
+    if cut:
+        warnings.warn(
+            f"{cut} captions are longer than {encoder.max_tokens} tokens and are cut there",
+            stacklevel=2,
+        )
+    return cut

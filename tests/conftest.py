@@ -1,0 +1,41 @@
+"""What several test files share: small real parts, made once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2i_course import caption_bert, scenes
+
+
+@pytest.fixture(scope="session")
+def small_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded data set, with 60 training and 40 validation pictures."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    return scenes.make_scenes(folder, train=60, val=40, progress=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real BERT of two layers with random weights and a vocabulary learnt from captions."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("encoders") / "tiny-bert"
+    folder.mkdir()
+    texts, _ = scenes.sample_captions(300, seed=0)
+    extra = ["two dogs run on the green grass", "a man rides a wave", "people at a table with food"]
+    tokenizer = caption_bert.train_tokenizer(texts + extra * 3, folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=48,
+        type_vocab_size=1,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
