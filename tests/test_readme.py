@@ -1,0 +1,173 @@
+"""The README's commands and tables, and the files of the set-up, say the same thing."""
+
+import ast
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import t2i_course
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+# Import name to package, where they differ
+PACKAGES = {"PIL": "pillow"}
+
+
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)[1]
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def requirements():
+    lines = (CHECKOUT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("title", "command", "windows"),
+    [
+        ("Start the walkthrough", "jupyter lab notebooks", "jupyter lab notebooks"),
+        ("Run all tests", "pytest --nbval", "pytest --nbval-lax"),
+    ],
+)
+def test_both_commands_are_complete_from_a_fresh_clone(title, command, windows):
+    install = "python -m pip install -r requirements.txt"
+    steps = blocks(section(title), "bash")[0].strip().split(" &&\n")
+    assert steps == ["python3 -m venv .venv", ". .venv/bin/activate", install, command]
+    steps = blocks(section(title), "powershell")[0].strip().splitlines()
+    activate = r".venv\Scripts\Activate.ps1"
+    assert steps == ["py -3.12 -m venv .venv", activate, install, windows]
+
+
+def test_ci_runs_the_readmes_test_command_in_a_fresh_environment():
+    script = (CHECKOUT / ".ci" / "run").read_bytes()
+    assert b"\r" not in script and script.startswith(b"#!")
+    lines = script.decode().strip().splitlines()
+    assert lines[-1] == blocks(section("Run all tests"), "bash")[0].strip().split(" &&\n")[-1]
+    assert any("-m venv" in line for line in lines)
+    assert "python -m pip install -r requirements.txt" in lines
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a Unix script")
+def test_ci_script_is_executable_and_parses():
+    script = CHECKOUT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_workflow_runs_the_same_on_linux_and_the_lax_form_elsewhere():
+    text = (CHECKOUT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    commands = re.findall(r"- run: (.+)", text)
+    assert ".ci/run" in commands and "pytest --nbval-lax" in commands
+    assert {"ubuntu-latest", "macos-latest", "windows-latest"} <= set(
+        re.findall(r"\w+-latest", text)
+    )
+
+
+def test_requirements_are_bounded_on_both_sides_and_end_with_the_package():
+    lines = requirements()
+    assert lines[-1] == "-e ."
+    for line in lines[:-1]:
+        operators = {specifier.operator for specifier in Requirement(line).specifier}
+        assert operators == {">=", "<"}, line
+    project = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    assert not re.search(r"^dependencies", project, re.MULTILINE), "bounds stand in one place"
+
+
+def test_every_imported_package_is_required():
+    required = {Requirement(line).name for line in requirements()[:-1]}
+    files = [*CHECKOUT.glob("t2i_course/*.py"), *CHECKOUT.glob("tests/*.py")]
+    own = {"t2i_course", "conftest", *(file.stem for file in files)}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names}:
+                if name not in sys.stdlib_module_names and name not in own:
+                    assert PACKAGES.get(name, name) in required, f"{file.name} imports {name}"
+
+
+def test_syllabus_lists_every_notebook_and_links_those_that_exist():
+    rows = re.findall(r"^\| (?:\[)?(\d\d) ([^|\]]+?)(\]\((\S+)\))? \|", section("Syllabus"), re.M)
+    assert [number for number, *_ in rows] == [f"{number:02}" for number in range(14)]
+    for number, title, link, target in rows:
+        if link:
+            assert Path(target).name.startswith(f"{number}_")
+        else:
+            assert title.endswith("(planned)")
+    linked = {Path(target).name for *_, target in rows if target}
+    assert linked == {path.name for path in CHECKOUT.glob("notebooks/*.ipynb")}
+
+
+def test_relative_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)\s]+)\)", README):
+        if "://" not in target and not target.startswith("#"):
+            assert (CHECKOUT / target).exists(), target
+
+
+def test_settings_table_lists_every_variable_that_the_package_reads():
+    listed = set(re.findall(r"^\| `(T2I_\w+)`", section("Settings"), re.MULTILINE))
+    source = "\n".join(path.read_text("utf-8") for path in CHECKOUT.glob("t2i_course/*.py"))
+    assert listed == set(re.findall(r"T2I_[A-Z]+", source))
+
+
+def test_layout_names_modules_that_exist():
+    line = re.search(r"the package: (.+)", section("Layout"))[1]
+    for name in line.split(", "):
+        assert (CHECKOUT / "t2i_course" / f"{name.strip()}.py").is_file(), name
+
+
+@pytest.mark.parametrize("command", ["doctor", "generate", "train"])
+def test_command_line_knows_what_the_readme_says(command):
+    run = [sys.executable, "-m", "t2i_course", command, "--help"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    for line in "\n".join(blocks(README, "bash")).splitlines():
+        if f"t2i_course {command}" in line:
+            for option in re.findall(r" (--[a-z-]+)", line):
+                assert option in done.stdout, option
+
+
+def test_recording_command_keeps_times_and_widgets_out():
+    (command,) = [b for b in blocks(section("Run all tests"), "bash") if "--inplace" in b]
+    assert "record_timing=False" in command and "store_widget_state=False" in command
+
+
+def test_citation_gives_the_packages_version():
+    text = (CHECKOUT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", text, re.MULTILINE)[1] == t2i_course.__version__
+
+
+def test_every_reference_has_author_title_year_and_place():
+    text = (CHECKOUT / "references.bib").read_text(encoding="utf-8")
+    entries = re.findall(r"^@\w+\{(\S+),\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)
+    keys = [key for key, _ in entries]
+    assert len(keys) == len(set(keys)) == text.count("\n@") > 0
+    for key, body in entries:
+        names = set(re.findall(r"^  (\w+) = \{", body, re.MULTILINE))
+        assert {"author", "title", "year"} <= names, key
+        assert names & {"booktitle", "journal", "publisher", "eprint", "howpublished"}, key
+        assert body.count("{") == body.count("}"), key
+        assert re.search(r"year = \{(19|20)\d\d\}", body)[0][-5:-1] in key, (
+            f"year in the key: {key}"
+        )
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_what_the_course_makes_is_kept_out_of_git_and_what_it_ships_is_not():
+    if not (CHECKOUT / ".git").exists():
+        pytest.skip("not a git checkout")
+    made = ["data/scenes/x.bmp", "data/cache/a.npy", "data/runs/a.pt", "pages/a.html", ".venv/x"]
+    kept = ["data/encoders/a.safetensors", "data/checkpoints/a.json", "data/results/a.json"]
+    command = ["git", "check-ignore", *made, *kept]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert done.stdout.split() == made
