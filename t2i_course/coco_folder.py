@@ -19,7 +19,7 @@ import io
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -77,22 +77,32 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
         raise NotADirectoryError(f"{folder} is a file: name the folder that holds annotations/")
     if not folder.is_dir():
         raise FileNotFoundError(f"no data folder {folder}: check the path, or use scenes")
-    for role in (split, "val" if split == "train" else "train"):
-        for name in SPLIT_NAMES[role]:
-            images, captions = folder / name, folder / "annotations" / f"captions_{name}.json"
-            if images.is_dir() and captions.is_file():
-                image_ids = None if role == split else _divide(captions, split)
-                return Split(folder, name, images, captions, image_ids, split)
-        without = [folder / name for name in SPLIT_NAMES[role] if (folder / name).is_dir()]
-        if without:
-            raise FileNotFoundError(
-                f"{without[0]} has no captions: annotations/captions_{without[0].name}.json is "
-                "missing. Unpack COCO's annotations archive into the data folder."
-            )
-    raise FileNotFoundError(
-        f"{folder} is not in COCO's layout: it needs a folder of pictures such as val2017/ and, "
-        "for it, annotations/captions_val2017.json (train2017, train, val will do as well)"
-    )
+    found = {role: _whole_split(folder, role) for role in SPLIT_NAMES}
+    other = found["val" if split == "train" else "train"]
+    if found[split] and other:
+        return found[split]
+    only = found[split] or other
+    if only is None:
+        raise FileNotFoundError(
+            f"{folder} is not in COCO's layout: it needs a folder of pictures such as val2017/ "
+            "and, for it, annotations/captions_val2017.json (train2017, train, val will do as well)"
+        )
+    return replace(only, role=split, image_ids=_divide(only.captions_file, split))
+
+
+def _whole_split(folder: Path, role: str) -> Split | None:
+    """Return the first of a role's names that has pictures and captions; None without pictures."""
+    with_pictures = [name for name in SPLIT_NAMES[role] if (folder / name).is_dir()]
+    for name in with_pictures:
+        captions = folder / "annotations" / f"captions_{name}.json"
+        if captions.is_file():
+            return Split(folder, name, folder / name, captions, None, role)
+    if with_pictures:
+        raise FileNotFoundError(
+            f"{folder / with_pictures[0]} has no captions: annotations/captions_{with_pictures[0]}"
+            ".json is missing. Unpack COCO's annotations archive into the data folder."
+        )
+    return None
 
 
 def _divide(captions_file: Path, split: str) -> tuple[int, ...]:
@@ -105,7 +115,9 @@ def _divide(captions_file: Path, split: str) -> tuple[int, ...]:
 
 
 class CheckedCaptions(CocoCaptions):
-    """`CocoCaptions` on annotations that were checked first; an unreadable picture is named.
+    """`CocoCaptions` on annotations that were checked first.
+
+    A picture that cannot be decoded raises ValueError with the file's name when it is read.
 
     Attributes:
         coco: pycocotools' index; its annotations keep their other keys ("facts" in the scenes).
@@ -128,16 +140,12 @@ class CheckedCaptions(CocoCaptions):
         self.coco = _index(document)
         self.ids = sorted(self.coco.imgs)
 
-    def __getitem__(self, index: int) -> tuple[Any, list[str]]:
-        """Return (image, captions).
-
-        Raises:
-            ValueError: the picture cannot be decoded; the message has the file's name.
-        """
+    def _load_image(self, id: int) -> Image.Image:  # torchvision's leaves a bad file open
+        path = Path(self.root, self.coco.imgs[id]["file_name"])
         try:
-            return super().__getitem__(index)
+            with Image.open(path) as image:
+                return image.convert("RGB")
         except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            path = Path(self.root, self.file_name(index))
             raise ValueError(
                 f"{path} cannot be read ({error}): it is cut short or damaged. Copy it again, "
                 f"or {SKIP_HINT}."

@@ -111,7 +111,7 @@ def image_transform(size: int = 64) -> v2.Compose:
             v2.Lambda(upright),
             v2.Resize(size, antialias=True),  # a number is the short side; a pair squashes
             v2.CenterCrop(size),
-            v2.ToImage(),  # [3, size, size], uint8
+            v2.PILToTensor(),  # [3, size, size], uint8
             v2.ToDtype(torch.float32, scale=True),  # [0, 1]
             v2.Normalize(mean=[0.5], std=[0.5]),  # [-1, 1]
         ]
@@ -120,12 +120,12 @@ def image_transform(size: int = 64) -> v2.Compose:
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] to bytes: rounded; what lies outside is clamped."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def to_float(images: Tensor) -> Tensor:
     """Bytes to float32 in [-1, 1], as `image_transform` ends."""
-    return images.to(torch.float32).div(127.5).sub(1)
+    return images.div(127.5).sub_(1)
 
 
 class CaptionCollate:

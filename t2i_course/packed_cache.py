@@ -89,7 +89,7 @@ def open_cache(path: Path) -> PackedCaptions | None:
     """Open a cache if it is there and whole."""
     try:
         return PackedCaptions(path)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 
