@@ -69,10 +69,10 @@ def encoder_folder(pretrained: str | os.PathLike[str] | None) -> str:
         FileNotFoundError: the embedded encoder, or a path, does not exist.
     """
     name = os.fspath(pretrained) if pretrained is not None else DEFAULT_ENCODER
-    embedded = runtime.data_folder() / "encoders" / name
-    if embedded.is_dir():
-        return str(embedded)
     path = Path(name).expanduser()
+    embedded = runtime.data_folder() / "encoders" / name
+    if len(path.parts) == 1 and embedded.is_dir():
+        return str(embedded)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(

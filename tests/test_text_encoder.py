@@ -1,0 +1,177 @@
+"""The text encoder on a real BERT of two layers: masked mean, limits, cache and errors."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t2i_course import text_encoder
+from t2i_course.text_encoder import TextEncoder, embed_captions, masked_mean
+
+SHORT = "a red circle"
+LONG = "on a white background, at the top there is a large red star, at the bottom a small heart"
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert) -> TextEncoder:
+    return TextEncoder(tiny_bert)
+
+
+def test_masked_mean_is_the_mean_of_the_real_tokens():
+    hidden = torch.arange(12.0).reshape(1, 4, 3)
+    mask = torch.tensor([[1, 1, 0, 0]])
+    assert torch.equal(masked_mean(hidden, mask), torch.tensor([[1.5, 2.5, 3.5]]))
+
+
+def test_masked_mean_refuses_a_row_without_tokens():
+    with pytest.raises(ValueError, match="no token"):
+        masked_mean(torch.ones(2, 3, 4), torch.tensor([[1, 1, 0], [0, 0, 0]]))
+
+
+def test_same_caption_same_vector_in_any_batch(encoder):
+    alone = encoder([SHORT]).sentence[0]
+    padded = encoder([LONG, SHORT, LONG]).sentence[1]
+    torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-5)
+
+
+def test_plain_mean_would_move_with_the_padding(encoder):
+    features = encoder([LONG, SHORT])
+    plain = features.tokens.mean(dim=1)[1]
+    alone = encoder([SHORT]).tokens.mean(dim=1)[0]
+    assert not torch.allclose(plain, alone, atol=1e-2)
+
+
+def test_cls_pooling_is_the_first_token(tiny_bert):
+    features = TextEncoder(tiny_bert, pooling="cls")([SHORT, LONG])
+    assert torch.equal(features.sentence, features.tokens[:, 0])
+
+
+def test_shapes_and_mask(encoder):
+    features = encoder([SHORT, LONG])
+    batch, length = features.attention_mask.shape
+    assert features.tokens.shape == (batch, length, encoder.width) == (2, length, 32)
+    assert features.attention_mask[0].sum() == 5  # [CLS] a red circle [SEP]
+    assert features.attention_mask[1].sum() == length
+
+
+def test_frozen_encoder_has_no_dropout_and_no_gradient(encoder):
+    encoder.train()
+    first, second = encoder([SHORT]).sentence, encoder([SHORT]).sentence
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_unfrozen_encoder_learns(tiny_bert):
+    encoder = TextEncoder(tiny_bert, frozen=False)
+    encoder([SHORT]).sentence.sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+def test_longer_captions_are_cut_at_the_limit(encoder):
+    features = encoder(["red circle " * 100])
+    assert features.attention_mask.shape[1] == encoder.max_tokens == 48
+    assert text_encoder.count_tokens(encoder, "red circle " * 100) == 202
+    with pytest.warns(UserWarning, match="1 captions are longer than 48"):
+        assert text_encoder.warn_if_cut(encoder, [SHORT, "red circle " * 100]) == 1
+
+
+def test_words_outside_the_vocabulary_are_named(encoder):
+    assert text_encoder.unknown_words(encoder, "a red circle") == []
+    assert text_encoder.unknown_words(encoder, "a red \U0001f388 \u5706") == [
+        "\U0001f388",
+        "\u5706",
+    ]
+
+
+@pytest.mark.parametrize("captions", [[], [""], ["a star", "  \n"]])
+def test_no_caption_or_an_empty_one_is_an_error(encoder, captions):
+    with pytest.raises(ValueError, match="caption"):
+        encoder(captions)
+
+
+def test_unknown_pooling_is_named(tiny_bert):
+    with pytest.raises(ValueError, match="'max'"):
+        TextEncoder(tiny_bert, pooling="max")
+
+
+def test_missing_and_broken_folders_are_named(tmp_path, tiny_bert):
+    with pytest.raises(FileNotFoundError, match="no encoder folder"):
+        TextEncoder(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        TextEncoder(tmp_path / "empty")
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bert, broken)
+    whole = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="broken"):
+        TextEncoder(broken)
+
+
+def test_fingerprint_tells_weights_and_pooling_apart(tiny_bert, encoder):
+    assert TextEncoder(tiny_bert).fingerprint == encoder.fingerprint
+    assert TextEncoder(tiny_bert, pooling="cls").fingerprint != encoder.fingerprint
+    other = TextEncoder(tiny_bert)
+    with torch.no_grad():
+        next(other.parameters())[0, 0] += 1e-3
+    assert other.fingerprint != encoder.fingerprint
+
+
+def test_cached_features_are_those_of_the_encoder_in_order(encoder, tmp_path):
+    captions = [LONG, SHORT, "two blue stars", SHORT]
+    features = embed_captions(encoder, captions, tmp_path, progress=False)
+    assert features.shape == (4, 32)
+    assert features.dtype == np.float32
+    for row, caption in zip(features, captions, strict=True):
+        np.testing.assert_allclose(row, encoder([caption]).sentence[0].numpy(), atol=1e-5)
+
+
+def test_cache_is_read_and_not_made_again(encoder, tmp_path):
+    embed_captions(encoder, [SHORT, LONG], tmp_path, progress=False)
+    (path,) = tmp_path.glob("*.npy")
+    marked = np.load(path)
+    marked[0] = 7
+    np.save(path, marked)
+    assert (embed_captions(encoder, [SHORT, LONG], tmp_path, progress=False)[0] == 7).all()
+    other = embed_captions(encoder, [LONG, SHORT], tmp_path, progress=False)
+    assert not (other == 7).any()
+
+
+def test_cache_of_another_encoder_is_not_used(tiny_bert, encoder, tmp_path):
+    mean = embed_captions(encoder, [LONG], tmp_path, progress=False)
+    cls = embed_captions(TextEncoder(tiny_bert, "cls"), [LONG], tmp_path, progress=False)
+    assert not np.allclose(mean, cls)
+
+
+def test_features_of_a_learning_encoder_are_not_kept(tiny_bert, tmp_path):
+    with pytest.raises(ValueError, match="frozen"):
+        embed_captions(TextEncoder(tiny_bert, frozen=False), [SHORT], tmp_path)
+
+
+def _embed(folder: str, cache: str) -> None:
+    captions = [f"{n} red circles" for n in range(200)]
+    embed_captions(TextEncoder(folder), captions, cache, progress=False)
+
+
+def test_two_processes_at_once_make_one_cache(tiny_bert, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    arguments = (str(tiny_bert), str(tmp_path))
+    processes = [context.Process(target=_embed, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [p.exitcode for p in processes] == [0, 0]
+    assert [p.suffix for p in sorted(Path(tmp_path).glob("*.npy"))] == [".npy"]
+
+
+def test_a_failed_write_leaves_no_cache(encoder, tmp_path):
+    with pytest.raises(ValueError, match="caption"):
+        embed_captions(encoder, [SHORT, " "], tmp_path, progress=False)
+    assert list(tmp_path.glob("*.npy")) == []
