@@ -1,0 +1,190 @@
+"""Where a run computes, and how it is stopped: processes, device, number format, signals.
+
+Several processes, on several GPUs or machines, are started by `accelerate launch` or torchrun; a
+single one is started like any program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from t2i_course import runtime
+from t2i_course.data import Batch
+
+
+@dataclass(frozen=True)
+class TrainingBatch(Batch):
+    """A `data.Batch` on the device, with what a generator takes.
+
+    Attributes:
+        text: [B, D], float32, features of the captions.
+        noise: [B, Z], or None for a generator without noise.
+        step: the number of the step, from 1.
+    """
+
+    text: Tensor
+    noise: Tensor | None
+    step: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes.
+
+    Attributes:
+        accelerator: joins the processes; it does not choose the device of a single one.
+        device: of networks and batches.
+        autocast_dtype: of convolutions and matrix products; None for float32.
+        memory_format: of images and the weights of convolutions.
+    """
+
+    accelerator: Accelerator
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        return self.accelerator.process_index
+
+    @property
+    def processes(self) -> int:
+        """How many processes take part."""
+        return self.accelerator.num_processes
+
+    def autocast(self) -> torch.autocast:
+        """Let convolutions and matrix products run in bfloat16 where the run does so."""
+        on = self.autocast_dtype is not None
+        return torch.autocast(self.device.type, self.autocast_dtype, enabled=on)
+
+    def batch(
+        self, batch: Batch, text: np.ndarray | Tensor, noise: Tensor | None, step: int
+    ) -> TrainingBatch:
+        """Bring a batch to the device.
+
+        Args:
+            batch: from `CaptionBatches`.
+            text: [N, D], features of all captions of the data.
+            noise: [B, Z] or None.
+            step: the number of the step.
+        """
+        features = torch.as_tensor(np.asarray(text[batch.caption_rows.numpy()]))  # [B, D]
+        return TrainingBatch(
+            batch.images.to(self.device, memory_format=self.memory_format),
+            batch.captions,
+            batch.caption_rows,
+            batch.image_rows,
+            text=features.to(self.device, torch.float32),
+            noise=None if noise is None else noise.to(self.device),
+            step=step,
+        )
+
+    def share(self, values: Tensor | None) -> Tensor | None:
+        """Return this process's rows of a tensor for all processes; None stays None."""
+        return values if values is None else values.chunk(self.processes)[self.rank]
+
+    def any_process(self, asked: bool) -> bool:
+        """Say whether any process asks; every process must come here in the same step."""
+        if self.processes == 1:
+            return asked
+        if asked:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average a tensor over the processes."""
+        if self.processes == 1:
+            return values
+        return self.accelerator.reduce(values.to(self.device, torch.float32), "mean")
+
+
+def find_place(device_name: str | None = None, precision: str = "auto") -> Place:
+    """Choose the device, and join the other processes if there are any.
+
+    Args:
+        device_name: as `runtime.choose_device` takes it.
+        precision: "float32", "bf16", or "auto": bf16 where it is faster.
+
+    Raises:
+        ValueError: an unknown device or precision, or processes that do not find each other.
+    """
+    device = runtime.choose_device(device_name)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = Accelerator(
+        cpu=started > 1 and device.type == "cpu",
+        device_placement=False,  # a single process may use any device, "cuda:1" for one
+        mixed_precision="no",  # the training loop writes its autocast out
+    )
+    if accelerator.num_processes != started:
+        raise ValueError(
+            f"{started} processes were started, but {accelerator.num_processes} found each other: "
+            "start them with `accelerate launch` or torchrun, on the CPU with "
+            "ACCELERATE_USE_CPU=true"
+        )
+    device = accelerator.device if started > 1 else device
+    usual = runtime.settings({"T2I_DEVICE": str(device)})
+    dtypes = {"auto": usual.autocast_dtype, "float32": None, "bf16": torch.bfloat16}
+    if precision not in dtypes:
+        raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(dtypes)}")
+    return Place(accelerator, device, dtypes[precision], usual.memory_format)
+
+
+@contextlib.contextmanager
+def distributed(modules: dict[str, nn.Module], place: Place) -> Iterator[None]:
+    """Wrap networks so that several processes share their gradients, and unwrap them at the end.
+
+    Meanwhile cuDNN is held to its deterministic algorithms, without which two runs would differ.
+    """
+    bare, deterministic = dict(modules), torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    if place.processes > 1:
+        modules.update({n: place.accelerator.prepare(network) for n, network in bare.items()})
+    try:
+        yield
+    finally:
+        modules.update(bare)
+        torch.backends.cudnn.deterministic = deterministic
+
+
+def progress_bar(done: int, steps: int, shown: bool) -> tqdm:
+    """Return a bar of steps that begins where the run does."""
+    return tqdm(total=steps, initial=done, desc="training", unit="step", disable=not shown)
+
+
+@contextlib.contextmanager
+def stop_signals(enabled: bool = True) -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, so that a step can be finished and saved.
+
+    Yields:
+        A list that the first signal's number is put on; the second signal raises
+        KeyboardInterrupt at once. Outside of the main thread nothing is collected.
+    """
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if received:
+            raise KeyboardInterrupt("stopped at once; the checkpoint before is whole")
+        received.append(number)
+
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

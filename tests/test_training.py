@@ -1,0 +1,619 @@
+"""The training loop: what it learns, what it measures, and that a stopped run loses nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from t2i_course import checkpoints, training
+from t2i_course.data import PackedCaptions, pack, to_float
+from t2i_course.image_decoder import ResidualDecoder
+from t2i_course.processes import find_place
+from t2i_course.training import STATE_FILE, History, MeanSquaredError, TrainingConfig, train
+
+WIDTH = 12  # features of a caption
+SHORT = TrainingConfig(
+    steps=12,
+    batch_size=8,
+    learning_rate=3e-3,
+    warmup_steps=2,
+    validate_every=5,
+    validation_images=20,
+    checkpoint_every=4,
+    precision="float32",
+)
+
+
+class DataPair:
+    """Packed scenes of 16 pixels and made-up text features, the same for the same caption."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.splits = {
+            split: pack(folder, split, size=16, cache=cache, progress=False)
+            for split in ("train", "val")
+        }
+        self.text = {split: made_up_features(packed) for split, packed in self.splits.items()}
+
+    def train(self, generator: nn.Module, config: TrainingConfig = SHORT, **options) -> History:
+        objective = options.pop("objective", None) or MeanSquaredError(generator, config)
+        options = {"device": "cpu", "progress": False, "encoder": "made up"} | options
+        parts = (self.splits["train"], self.splits["val"], self.text["train"], self.text["val"])
+        return train(objective, config, *parts, **options)
+
+
+def made_up_features(packed: PackedCaptions) -> np.ndarray:
+    rows = [np.random.default_rng(list(text.encode())) for text in packed.all_captions]
+    return np.stack([row.normal(size=WIDTH) for row in rows]).astype(np.float32)
+
+
+def new_generator(noise_dim: int = 4) -> ResidualDecoder:
+    torch.manual_seed(1)
+    return ResidualDecoder(text_dim=WIDTH, noise_dim=noise_dim, image_size=16, width=16)
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("packed")
+
+
+@pytest.fixture(scope="module")
+def data(small_scenes, cache) -> DataPair:
+    torch.set_num_threads(1)
+    return DataPair(small_scenes, cache)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data) -> tuple[ResidualDecoder, History]:
+    generator = new_generator()
+    return generator, data.train(generator)
+
+
+# What it learns and measures
+
+
+def test_the_loss_falls_and_the_history_has_a_value_for_each_step(data):
+    generator = new_generator()
+    config = replace(SHORT, steps=105, batch_size=16, validate_every=40)
+    history = data.train(generator, config)
+    losses = history.losses["mse"]
+    assert np.mean(losses[-20:]) < 0.85 * np.mean(losses[:10])
+    assert history.steps == list(range(1, 106))
+    assert len(losses) == len(history.learning_rates) == len(history.images_per_second) == 105
+    assert history.validation_steps == [40, 80, 105]
+    assert len(history.validation_losses) == 3
+    assert min(history.images_per_second) > 0 and history.seconds > 0
+    assert not generator.training
+
+
+def test_same_seed_same_run_and_another_seed_another(data, uninterrupted):
+    again, other = new_generator(), new_generator()
+    assert data.train(again).losses == uninterrupted[1].losses
+    assert same_weights(again, uninterrupted[0])
+    data.train(other, replace(SHORT, seed=1))
+    assert not same_weights(other, uninterrupted[0])
+
+
+def test_drawing_at_random_in_the_callback_does_not_touch_the_run(data, uninterrupted):
+    seen = []
+
+    def draw(step: int, generator: nn.Module) -> None:
+        assert not generator.training and not torch.is_grad_enabled()
+        images = generator(torch.randn(2, WIDTH), torch.randn(2, 4))
+        assert images.shape == (2, 3, 16, 16)
+        np.random.rand()
+        random.random()
+        seen.append(step)
+
+    generator = new_generator()
+    data.train(generator, replace(SHORT, draw_every=5), draw=draw)
+    assert seen == [0, 5, 10, 12]
+    assert same_weights(generator, uninterrupted[0])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_learning_rate_rises_then_follows_its_schedule(data, schedule):
+    config = replace(SHORT, schedule=schedule, warmup_steps=3)
+    rates = np.array(data.train(new_generator(), config).learning_rates) / 3e-3
+    assert rates[:3] == pytest.approx([1 / 4, 2 / 4, 3 / 4])
+    if schedule == "constant":
+        assert rates[3:] == pytest.approx(np.ones(9))
+    else:
+        assert rates[3:] == pytest.approx([(1 + math.cos(math.pi * k / 9)) / 2 for k in range(9)])
+
+
+def test_averaged_weights_follow_the_recursion_with_warm_up():
+    layer = nn.Linear(1, 1, bias=False)
+    averaged = training.averaged_copy(layer, decay=0.5)
+    expected = None
+    for n in range(30):
+        layer.weight.data.fill_(float(n + 1))
+        averaged.update_parameters(layer)
+        d = min(0.5, (1 + n) / (10 + n))
+        expected = n + 1 if expected is None else d * expected + (1 - d) * (n + 1)
+    assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_networks_end_with_their_averaged_weights(data, tmp_path):
+    generator = new_generator()
+    data.train(generator, run_folder=tmp_path)
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    averaged = state["averages"]["generator"]
+    for name, value in generator.state_dict().items():
+        assert torch.equal(value, averaged[f"module.{name}"])
+    raw = state["networks"]["generator"]
+    assert not all(torch.equal(raw[name], v) for name, v in generator.state_dict().items())
+    without = new_generator()
+    data.train(without, replace(SHORT, average_decay=0.0))
+    assert all(torch.equal(raw[name], value) for name, value in without.state_dict().items())
+
+
+def test_validation_loss_does_not_depend_on_the_batch_size(data):
+    values = []
+    for batch_size in (1, 7, 20):
+        config = replace(SHORT, batch_size=batch_size)
+        objective = MeanSquaredError(new_generator(), config)
+        place = find_place("cpu", "float32")
+        run = training.begin(objective, config, data.splits["train"], place)
+        values.append(
+            training.validation_loss(
+                objective, run, config, place, data.splits["val"], data.text["val"]
+            )
+        )
+    assert values == pytest.approx([values[0]] * 3, rel=1e-5)
+
+
+def test_validation_loss_of_a_gray_generator_is_the_mean_square_of_the_pixels(data):
+    class Gray(nn.Module):
+        text_dim, noise_dim, image_size = WIDTH, 0, 16
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = nn.Parameter(torch.zeros(()))
+
+        def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
+            return self.level.expand(len(text), 3, 16, 16)
+
+    config = replace(SHORT, validation_images=1000)  # more than there are: all of them
+    place = find_place("cpu", "float32")
+    objective = MeanSquaredError(Gray(), config)
+    run = training.begin(objective, config, data.splits["train"], place)
+    val = data.splits["val"]
+    loss = training.validation_loss(objective, run, config, place, val, data.text["val"])
+    assert loss == pytest.approx(to_float(torch.tensor(val.images)).square().mean().item())
+
+
+def test_long_gradients_are_shortened_to_the_given_norm():
+    layer = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    before = nn.utils.parameters_to_vector(layer.parameters()).detach().clone()
+    loss = 1000 * layer(torch.ones(1, 3)).sum()
+    training.descend(optimizer, loss, 0.25, find_place("cpu", "float32"))
+    moved = nn.utils.parameters_to_vector(layer.parameters()).detach() - before
+    assert moved.norm().item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(data, tmp_path):
+    class Failing(MeanSquaredError):  # noqa: N818 (an objective, not an exception)
+        def step(self, batch, update):
+            losses = super().step(batch, update)
+            return losses if batch.step < 7 else {"mse": losses["mse"] * float("nan")}
+
+    objective = Failing(new_generator(), SHORT)
+    with pytest.raises(FloatingPointError, match="mse became nan at step 7"):
+        data.train(objective.modules["generator"], objective=objective, run_folder=tmp_path)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
+
+
+# Two networks in the same loop
+
+
+class TinyGAN:
+    """A generator against a discriminator: hinge losses, two optimizers, two averages."""
+
+    averaged = ("generator", "discriminator")
+    identity = {"objective": "tiny GAN", "rates": (1e-3, 4e-3)}
+
+    def __init__(self) -> None:
+        torch.manual_seed(2)
+        discriminator = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8), nn.Linear(8, 1))
+        self.modules = {"generator": new_generator(), "discriminator": discriminator}
+        self.optimizers = {
+            name: torch.optim.Adam(module.parameters(), rate, betas=(0.0, 0.9))
+            for (name, module), rate in zip(
+                self.modules.items(), self.identity["rates"], strict=True
+            )
+        }
+        self.judged_twice = []
+
+    def step(self, batch, update):
+        generator, discriminator = self.modules["generator"], self.modules["discriminator"]
+        fake = generator(batch.text, batch.noise)  # shared by both updates
+        before = discriminator(fake.detach())
+        loss_d = (1 - discriminator(batch.images)).relu().mean() + (1 + before).relu().mean()
+        update("discriminator", loss_d)
+        after = discriminator(fake)
+        self.judged_twice.append((before.detach(), after.detach()))
+        loss_g = -after.mean()
+        update("generator", loss_g)
+        return {"discriminator": loss_d.detach(), "generator": loss_g.detach()}
+
+    def validate(self, batch, networks):
+        images = networks["generator"](batch.text, batch.noise)
+        return -networks["discriminator"](images).float().flatten()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_gan_trains_and_resumes_through_the_same_loop(data, tmp_path, precision):
+    config = replace(SHORT, precision=precision)
+    whole, parts = TinyGAN(), TinyGAN()
+    history = data.train(None, config, objective=whole)
+    assert set(history.losses) == {"generator", "discriminator"}
+    with pytest.raises(KeyboardInterrupt):
+        data.train(None, config, objective=parts, run_folder=tmp_path, draw=interrupt_at(0))
+    resumed = TinyGAN()
+    data.train(None, config, objective=resumed, run_folder=tmp_path, resume=True)
+    for name in whole.modules:
+        assert same_weights(whole.modules[name], resumed.modules[name])
+
+
+def test_under_autocast_the_second_update_sees_the_weights_of_the_first(data):
+    objective = TinyGAN()
+    data.train(None, replace(SHORT, precision="bf16", clip_norm=0.0), objective=objective)
+    # From step 2 on the rates are above 0 and the discriminator has moved between the two looks.
+    assert all(not torch.equal(before, after) for before, after in objective.judged_twice[1:])
+
+
+# Stopped and resumed
+
+
+def interrupt_at(step: int, number: int = signal.SIGINT):
+    """A drawing callback that presses Ctrl-C."""
+
+    def draw(now: int, _: nn.Module) -> None:
+        if now == step:
+            signal.raise_signal(number)
+
+    return draw
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [0, 5, 10])
+def test_a_stopped_run_finishes_its_step_and_resumes_to_the_same_weights(
+    data, uninterrupted, tmp_path, step, number
+):
+    config = replace(SHORT, draw_every=5)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt, match=f"step {step + 1}, saved in .*{STATE_FILE}"):
+        draw = interrupt_at(step, number)
+        data.train(new_generator(), config, run_folder=tmp_path, draw=draw)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == step + 1
+    generator = new_generator()
+    history = data.train(generator, config, run_folder=tmp_path, resume=True)
+    assert same_weights(generator, uninterrupted[0])
+    expected = uninterrupted[1]
+    assert (history.steps, history.losses) == (expected.steps, expected.losses)
+    assert history.validation_losses == expected.validation_losses
+    assert history.learning_rates == expected.learning_rates
+
+
+def test_resume_continues_the_global_generators_too(data, tmp_path):
+    class Jittered(MeanSquaredError):  # noqa: N818 (an objective, not an exception)
+        """Draws from each global generator, as augmentation does."""
+
+        def step(self, batch, update):
+            shift = torch.rand(()) + np.random.rand() + random.random()
+            images = self.modules["generator"](batch.text, batch.noise)
+            loss = (images - batch.images + 0.1 * shift).square().mean()
+            update("generator", loss)
+            return {"mse": loss.detach()}
+
+    def run(**options) -> nn.Module:
+        objective = Jittered(new_generator(), SHORT)
+        data.train(None, objective=objective, **options)
+        return objective.modules["generator"]
+
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(run_folder=tmp_path, draw=interrupt_at(0))
+    assert same_weights(run(run_folder=tmp_path, resume=True), whole)
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_weights_of_one_that_was_not(
+    small_scenes, cache, data, tmp_path
+):
+    config = replace(SHORT, steps=300, checkpoint_every=3)
+    whole = new_generator()
+    data.train(whole, config)
+    file = tmp_path / STATE_FILE
+    for _ in range(2):
+        before = file.read_bytes() if file.exists() else b""
+        command = [sys.executable, __file__, str(small_scenes), str(cache), str(tmp_path)]
+        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 60
+        while not file.exists() or file.read_bytes() == before:
+            assert process.poll() is None and time.monotonic() < deadline, "it saved nothing"
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+    assert 0 < torch.load(file, weights_only=True)["step"] <= 300
+    resumed = new_generator()
+    data.train(resumed, config, run_folder=tmp_path, resume=True)
+    assert same_weights(resumed, whole)
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_keeps_the_one_before(data, tmp_path, monkeypatch):
+    save, calls = torch.save, []
+
+    def interrupted_save(state, path) -> None:
+        calls.append(path)
+        save(state, path)
+        if len(calls) == 2:  # twice: the second Ctrl-C does not wait for the end of the step
+            Path(path).write_bytes(b"half a checkpoint")
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(torch, "save", interrupted_save)
+    with pytest.raises(KeyboardInterrupt, match="the checkpoint before is whole"):
+        data.train(new_generator(), run_folder=tmp_path)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
+    assert [file.name for file in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_a_full_disk_is_reported_and_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(state, path) -> None:
+        if state["step"] > 4:
+            raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="free some space"):
+        data.train(new_generator(), run_folder=tmp_path)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
+
+
+def test_a_finished_run_is_resumed_to_the_same_weights_without_a_step(
+    data, uninterrupted, tmp_path
+):
+    history = data.train(new_generator(), run_folder=tmp_path)
+    generator = new_generator()
+    assert data.train(generator, run_folder=tmp_path, resume=True).losses == history.losses
+    assert same_weights(generator, uninterrupted[0])
+
+
+def test_a_run_of_constant_rate_can_be_made_longer(data, tmp_path):
+    config = replace(SHORT, schedule="constant")
+    whole, longer = new_generator(), new_generator()
+    data.train(whole, config)
+    data.train(new_generator(), replace(config, steps=6), run_folder=tmp_path)
+    data.train(longer, config, run_folder=tmp_path, resume=True)
+    assert same_weights(whole, longer)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    data.train(new_generator(), run_folder=folder)
+    return folder
+
+
+def test_a_run_is_not_overwritten_without_being_asked(data, finished):
+    with pytest.raises(FileExistsError, match="resume it, or remove it"):
+        data.train(new_generator(), run_folder=finished)
+
+
+def test_resume_without_a_checkpoint_begins(data, uninterrupted, tmp_path):
+    generator = new_generator()
+    data.train(generator, run_folder=tmp_path / "new", resume=True)
+    assert same_weights(generator, uninterrupted[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"learning_rate": 1e-3}, {}, "learning_rate was 0.003 and is 0.001"),
+        ({"steps": 13}, {}, "steps was 12 and is 13"),
+        ({"seed": 5}, {}, "seed was 0 and is 5"),
+        ({}, {"encoder": "another"}, "encoder was 'made up' and is 'another'"),
+    ],
+)
+def test_resume_with_other_numbers_is_refused_by_name(data, finished, change, options, message):
+    with pytest.raises(ValueError, match=message):
+        config = replace(SHORT, **change)
+        data.train(new_generator(), config, run_folder=finished, resume=True, **options)
+
+
+def test_resume_with_another_network_is_refused(data, finished):
+    with pytest.raises(ValueError, match="noise_dim"):
+        data.train(new_generator(noise_dim=5), run_folder=finished, resume=True)
+
+
+def test_resume_with_other_data_is_refused(data, finished, small_scenes, cache):
+    other = DataPair(small_scenes, cache)
+    other.splits = {"train": data.splits["val"], "val": data.splits["val"]}
+    other.text = {"train": data.text["val"], "val": data.text["val"]}
+    with pytest.raises(ValueError, match="training data was 'train-16px"):
+        other.train(new_generator(), run_folder=finished, resume=True)
+
+
+@pytest.mark.parametrize("content", ["cut", "empty", "text", "other"])
+def test_a_damaged_checkpoint_is_refused(data, finished, tmp_path, content):
+    whole = (finished / STATE_FILE).read_bytes()
+    file = tmp_path / STATE_FILE
+    if content == "other":
+        torch.save({"weights": torch.zeros(3)}, file)
+    else:
+        file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[content])
+    with pytest.raises(ValueError, match="no training state, or it is cut short"):
+        data.train(new_generator(), run_folder=tmp_path, resume=True)
+
+
+def test_a_checkpoint_holds_nothing_that_needs_unpickling(finished):
+    state = torch.load(finished / STATE_FILE, weights_only=True)
+    assert set(state["random"][0]) >= {"python", "numpy", "torch"}
+    assert state["identity"]["learning_rate"] == 3e-3
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"learning_rate": math.nan},
+        {"warmup_steps": -1}, {"average_decay": 1.0}, {"schedule": "linear"},
+        {"precision": "fp16"}, {"clip_norm": -1.0},
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_refused_by_name(numbers):
+    with pytest.raises(ValueError, match=next(iter(numbers))):
+        TrainingConfig(**numbers)
+
+
+def test_features_of_another_width_or_number_are_refused(data):
+    parts = (data.splits["train"], data.splits["val"])
+    objective = MeanSquaredError(new_generator(), SHORT)
+    wide = [np.zeros((len(text), 20), np.float32) for text in data.text.values()]
+    with pytest.raises(ValueError, match="width of the text features: 20, but 12 are needed"):
+        train(objective, SHORT, *parts, *wide, device="cpu")
+    with pytest.raises(ValueError, match="rows of text features .*: 200, but 300 are needed"):
+        train(objective, SHORT, *parts, data.text["val"], data.text["val"], device="cpu")
+
+
+def test_an_image_size_that_the_generator_does_not_draw_is_refused(data):
+    generator = ResidualDecoder(text_dim=WIDTH, image_size=32, width=16)
+    with pytest.raises(ValueError, match="side of the images: 16, but 32"):
+        data.train(generator)
+
+
+def test_an_unknown_device_is_refused(data):
+    with pytest.raises(ValueError, match="tpu"):
+        data.train(new_generator(), device="tpu")
+
+
+# Weights and their card
+
+
+def example_card(**changes) -> dict:
+    card = {
+        "encoder": {"name": "caption-bert", "fingerprint": "0" * 16, "pooling": "mean"},
+        "data": "scenes", "command": "python -m t2i_course train", "steps": 12, "seconds": 1.5,
+        "hardware": "2 cores", "metrics": {"validation loss": 0.05}, "license": "Apache-2.0",
+    }  # fmt: skip
+    return card | changes
+
+
+@pytest.fixture
+def saved(uninterrupted, tmp_path) -> Path:
+    file = training.save_weights(tmp_path / "model-0.5", uninterrupted[0], example_card())
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "model-0.5.json",
+        "model-0.5.safetensors",
+    ]
+    return file
+
+
+@pytest.mark.parametrize("suffix", ["", ".safetensors", ".json"])
+def test_saved_weights_draw_the_same_pictures_again(saved, uninterrupted, suffix):
+    generator, card = training.load_generator(saved.with_suffix(suffix))
+    text, noise = torch.randn(2, WIDTH), torch.randn(2, 4)
+    assert same_weights(generator, uninterrupted[0])
+    with torch.no_grad():
+        torch.testing.assert_close(generator(text, noise), uninterrupted[0](text, noise))
+    assert (card["model"], card["steps"]) == ("residual", 12)
+    assert not generator.training
+
+
+def test_a_name_stands_for_a_file_in_the_checkpoints_folder(uninterrupted, tmp_path, monkeypatch):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path))
+    training.save_weights("small", uninterrupted[0], example_card())
+    assert (tmp_path / "checkpoints" / "small.safetensors").is_file()
+    assert same_weights(training.load_generator("small")[0], uninterrupted[0])
+    with pytest.raises(FileNotFoundError, match="there are small in that folder"):
+        training.load_generator("large")
+
+
+def test_weights_cut_short_or_changed_are_refused(saved):
+    whole = saved.read_bytes()
+    changed = whole[:-1] + bytes([whole[-1] ^ 1])
+    for damaged in (whole[:1000], b"", changed):
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match="cut short or changed"):
+            training.load_generator(saved)
+
+
+def test_weights_without_a_card_are_refused(saved):
+    saved.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model card .*model-0.5.json is missing"):
+        training.load_generator(saved)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"model": "residual"', '"model": "stylegan"', "unknown model 'stylegan'"),
+        ('"model": "residual"', '"model": "article"', "does not fit the model"),
+        ('"text_dim": 12', '"text_dim": 13', "does not fit the model"),
+        ('"width": 16', '"depth": 16', "does not fit the model"),
+        ('"license"', '"licence"', "lacks license"),
+        ('"pooling"', '"pool"', "encoder needs name, fingerprint and pooling"),
+        ("{", "[", "is not a model card"),
+    ],
+)
+def test_a_card_of_another_model_is_refused(saved, old, new, message):
+    card = saved.with_suffix(".json")
+    text = card.read_text(encoding="utf-8")
+    assert old in text
+    card.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        training.load_generator(saved)
+
+
+def test_an_incomplete_card_is_not_written(uninterrupted, tmp_path):
+    card = example_card()
+    del card["command"]
+    with pytest.raises(ValueError, match="lacks command"):
+        training.save_weights(tmp_path / "model", uninterrupted[0], card)
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_state_comes_back_in_every_generator():
+    def draws() -> list[float]:
+        return [random.random(), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+    np.random.randn()  # leaves half a pair of normal numbers behind
+    state = checkpoints.random_state(torch.device("cpu"))
+    first = draws()
+    checkpoints.set_random_state(state, torch.device("cpu"))
+    assert draws() == first
+
+
+if __name__ == "__main__":  # the run that is killed
+    torch.set_num_threads(1)
+    scenes_folder, cache_folder, run_folder = map(Path, sys.argv[1:])
+    DataPair(scenes_folder, cache_folder).train(
+        new_generator(),
+        replace(SHORT, steps=300, checkpoint_every=3),
+        run_folder=run_folder,
+        resume=True,
+    )
