@@ -392,3 +392,27 @@ def make_scenes(
         _make_split(unfinished, "val", val, seed, bar)
         _write_json(unfinished / "scenes.json", made_as)
     return folder
+
+
+def read_captions(folder: Path | str, split: str) -> list[dict]:
+    """Caption entries of a split, each with `image_id`, `caption`, `wording` and `facts`.
+
+    Raises:
+        FileNotFoundError: the folder holds no scenes.
+        ValueError: its captions carry no facts, as those of photos.
+    """
+    path = Path(folder) / "annotations" / f"captions_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: make the scenes with scenes.make_scenes()")
+    entries = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+    if any("facts" not in entry for entry in entries):
+        raise ValueError(f"{path} has captions without facts: only drawn scenes carry them")
+    return entries
+
+
+def read_facts(folder: Path | str, split: str) -> dict[int, list[Facts]]:
+    """What the captions of each image state, by image id, in the captions' order."""
+    facts: dict[int, list[Facts]] = {}
+    for entry in read_captions(folder, split):
+        facts.setdefault(entry["image_id"], []).append(entry["facts"])
+    return facts

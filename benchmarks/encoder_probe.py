@@ -1,0 +1,74 @@
+"""Probe text encoders: which stated facts a linear classifier reads from the sentence features.
+
+    python benchmarks/encoder_probe.py            prints the figures
+    python benchmarks/encoder_probe.py --ledger   writes them to data/results/encoder.json, too
+
+Classifiers are trained on captions of random scenes and judged on the held-out captions of val:
+`seen` in the words that train uses, `unseen` in the words that it never uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from t2i_course import probe, report, runtime, scenes
+from t2i_course.text_encoder import TextEncoder
+
+ENCODERS = {"caption-bert": "final", "caption-bert-masked-words": "masked-words"}
+
+
+def kind_of(question: str) -> str:
+    """What a question of the probe is about: "color", "shape", ..., "arrangement"."""
+    return question.split()[-1].split(":")[-1]
+
+
+def main() -> None:
+    """Probe each encoder, and print the worst question of each kind."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
+    parser.add_argument("--encoder", action="append", help="names or folders; default: both")
+    parser.add_argument("--train", type=int, default=18_000, help="captions to train on")
+    arguments = parser.parse_args()
+    held_out = scenes.read_captions(scenes.make_scenes(), "val")
+    rows = []
+    for name in arguments.encoder or ENCODERS:
+        encoder = TextEncoder(name)
+        for wording in ("seen", "unseen"):
+            chosen = [entry for entry in held_out if entry["wording"] == wording]
+            texts = [entry["caption"] for entry in chosen]
+            start = time.perf_counter()
+            facts = [entry["facts"] for entry in chosen]
+            results = probe.probe_encoder(encoder, texts, facts, arguments.train)
+            seconds = time.perf_counter() - start
+            kinds = sorted({kind_of(question) for question in results})
+            print(f"\n{name}, {wording} words, {len(texts)} captions, {seconds:.0f} s")
+            for kind in [*kinds, "all"]:
+                asked = {q: r for q, r in results.items() if kind in ("all", kind_of(q))}
+                number = sum(n for _, n in asked.values())
+                mean = sum(share * n for share, n in asked.values()) / number
+                worst = min(asked, key=lambda q: asked[q][0])
+                print(f"  {kind:12} {mean:7.2%}  worst {asked[worst][0]:7.2%} ({worst})")
+                common = {
+                    "samples": number, "seeds": (0,), "interval": None, "extractor": "linear probe",
+                    "split": f"val captions, {wording} words", "data": "scenes",
+                    "hardware": runtime.hardware(), "seconds": seconds,
+                    "command": "python benchmarks/encoder_probe.py --ledger",
+                }  # fmt: skip
+                label = f"encoder-probe-{ENCODERS.get(name, 'other')}-{wording}-{kind}"
+                metric = f"{kind} facts read right by a linear probe, share"
+                rows += [
+                    report.Row(id=label, metric=metric, value=mean, **common),
+                    report.Row(
+                        id=f"{label}-worst",
+                        metric=f"{metric}, worst question ({worst})",
+                        value=asked[worst][0],
+                        **common | {"samples": asked[worst][1]},
+                    ),
+                ]
+    if arguments.ledger:
+        print(f"written: {report.add_rows('encoder.json', rows).name}")
+
+
+if __name__ == "__main__":
+    main()
