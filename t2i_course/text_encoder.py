@@ -111,6 +111,7 @@ class TextEncoder(nn.Module):
         frozen: bool = True,
         device: torch.device | str | None = None,
     ) -> None:
+        """Load the weights and the vocabulary."""
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
