@@ -1,0 +1,289 @@
+"""The command line: `python -m t2i_course doctor | train | generate | encoder`.
+
+An expected error is one line on stderr and exit status 2; with T2I_DEBUG=1 it is a traceback.
+Libraries are imported where they are used, so that `--help` and `doctor` need none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from t2i_course import __version__
+
+# model: decoder, learning rate, and steps in the fast and in the full profile
+MODELS = {
+    "baseline": ("residual", 2e-3, 300, 6000),
+    "article": ("article", 2e-4, 300, 6000),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m t2i_course", description="Text to image from scratch: the command line."
+    )
+    parser.add_argument("--version", action="version", version=f"t2i_course {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("doctor", help="check that everything the course needs is there")
+
+    train = commands.add_parser("train", help="train a generator")
+    add = train.add_argument
+    add("--model", choices=MODELS, default="baseline", help="default: %(default)s")
+    add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout; default: T2I_DATA")
+    add("--encoder", metavar="NAME", help="text encoder, by name or folder; default: caption-bert")
+    add("--pooling", choices=("mean", "cls"), default="mean", help="default: %(default)s")
+    add("--profile", choices=("fast", "full"), help="how long to train; default: T2I_PROFILE")
+    add("--steps", type=int, help="updates; default: by profile")
+    add("--batch-size", type=int, default=64, help="images a step; default: %(default)s")
+    add("--learning-rate", type=float, help="default: by model")
+    add("--size", type=int, default=64, help="side of the images, pixels; default: %(default)s")
+    add("--precision", choices=("auto", "float32", "bf16"), default="auto",
+        help="auto takes bf16 where it is faster; default: %(default)s")  # fmt: skip
+    add("--checkpoint-every", type=int, default=500, metavar="N", help="default: %(default)s steps")
+    add("--validate-every", type=int, default=500, metavar="N", help="default: %(default)s steps")
+    add("--on-bad-image", choices=("raise", "skip"), default="raise",
+        help="what to do with a missing or damaged picture; default: %(default)s")  # fmt: skip
+    add("--output", metavar="NAME|PATH", help="where the weights go: a name in data/checkpoints, "
+        "or a path; default: my-MODEL")  # fmt: skip
+    both = train.add_mutually_exclusive_group()
+    both.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    both.add_argument("--restart", action="store_true", help="throw the last checkpoint away")
+    _add_common(train)
+
+    generate = commands.add_parser("generate", help="draw prompts with a trained generator")
+    add = generate.add_argument
+    add("prompt", nargs="*", help="what to draw")
+    add("--prompts", metavar="FILE", help="a file of prompts, UTF-8, one a line")
+    add("--count", type=int, default=8, help="samples of each prompt; default: %(default)s")
+    add("--model", metavar="NAME|PATH", default="baseline", help="a name in data/checkpoints, or a "
+        "path; default: %(default)s")  # fmt: skip
+    add("--output", metavar="FILE.png", help="where the grid goes; default: generated.png, unless "
+        "--output-dir is given")  # fmt: skip
+    add("--output-dir", metavar="DIR", help="write one PNG a sample and captions.json here")
+    add("--overwrite", action="store_true", help="replace what an earlier generate wrote in DIR")
+    _add_common(generate)
+
+    encoder = commands.add_parser("encoder", help="pre-train the small BERT, caption-bert")
+    add = encoder.add_argument
+    add("--captions", metavar="FILE", action="append", default=[],
+        help="a COCO captions file to learn from as well; may be repeated")  # fmt: skip
+    add("--output", metavar="FOLDER", help="default: data/encoders/caption-bert")
+    add("--mlm-steps", type=int, help="steps on masked words")
+    add("--contrastive-steps", type=int, help="steps on pairs of captions")
+    _add_common(encoder)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE")
+
+
+def doctor(_: argparse.Namespace) -> int:
+    """Print a line for each requirement; return 1 if a required one fails."""
+    from t2i_course import runtime
+
+    checks = runtime.check_environment()
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        status = "OK" if check.ok else "FAIL" if check.required else "optional"
+        remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
+        print(f"{status:<9} {check.name:<{width}}  {check.detail}{remedy}")
+    failed = [check.name for check in checks if check.required and not check.ok]
+    print(f"{len(failed)} to mend: {', '.join(failed)}" if failed else "all there")
+    return 1 if failed else 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a generator on captioned pictures; write its weights and model card."""
+    from accelerate import PartialState
+
+    from t2i_course import checkpoints, data, image_decoder, runtime, text_encoder, training
+
+    decoder, rate, fast, full = MODELS[args.model]
+    current = runtime.settings(os.environ | _given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
+    config = training.TrainingConfig(
+        steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
+        batch_size=args.batch_size,
+        learning_rate=rate if args.learning_rate is None else args.learning_rate,
+        seed=args.seed,
+        precision=args.precision,
+        validate_every=args.validate_every,
+        checkpoint_every=args.checkpoint_every,
+    )
+    device = runtime.choose_device(args.device)
+    output = checkpoints.checkpoint_path(args.output or f"my-{args.model}")
+    if not output.parent.is_dir() and output.parent != runtime.data_folder() / "checkpoints":
+        raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
+    run_folder = runtime.data_folder() / "runs" / output.name
+    _look_for_a_run(run_folder / training.STATE_FILE, args)
+
+    folder = data.resolve_data(current.data)
+    packed = {
+        split: data.pack(folder, split, args.size, on_bad_image=args.on_bad_image)
+        for split in ("train", "val")
+    }
+    encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
+    text = {}
+    for split, part in packed.items():
+        if current.data != "scenes":
+            text_encoder.warn_if_cut(encoder, part.all_captions)
+        text[split] = text_encoder.embed_captions(encoder, part.all_captions)
+
+    runtime.seed_everything(config.seed)
+    generator = image_decoder.build_decoder(decoder, text_dim=encoder.width, image_size=args.size)
+    if hasattr(generator, "standardize"):
+        generator.standardize.fit(text["train"])
+    weights = sum(p.numel() for p in generator.parameters())
+    _say(f"{args.model}: {weights:,} weights, {config.steps:,} steps of {config.batch_size} images")
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in packed.items())
+    _say(f"data: {current.data}, images: {counts}; encoder: {encoder.name}; device: {device}")
+    _say(f"processes: {os.environ.get('WORLD_SIZE', '1')}; Ctrl-C saves, --resume goes on")
+    try:
+        history = training.train(
+            training.MeanSquaredError(generator, config), config,
+            packed["train"], packed["val"], text["train"], text["val"],
+            run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
+            device=str(device),
+        )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
+    loss = history.validation_losses[-1]
+    card = {
+        "encoder": {
+            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
+        },
+        "data": current.data if current.data == "scenes" else folder.name,
+        "command": shlex.join(["python", "-m", "t2i_course", *args.argv]),
+        "steps": config.steps,
+        "seconds": round(history.seconds, 1),
+        "hardware": runtime.hardware(),
+        "metrics": {"validation loss (mean squared error)": round(loss, 6)},
+        "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
+        "seed": config.seed,
+    }  # fmt: skip
+    if _first_process():
+        file = training.save_weights(output, generator, card)
+        _say(f"validation loss: {loss:.5f} (mean squared error, averaged weights)")
+        _say(f"weights: {file}")
+    PartialState().destroy_process_group()  # does nothing for a single process
+    return 0
+
+
+def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
+    """Do what was asked for with a run that has begun before, or ask."""
+    if args.restart:
+        state.unlink(missing_ok=True)
+    elif state.exists() and not args.resume:
+        raise FileExistsError(
+            f"{state} holds a run of that name: add --resume to go on, --restart to begin anew, or "
+            "another --output"
+        )
+    elif args.resume and not state.exists():
+        _note(f"nothing to resume in {state.parent}: beginning")
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Draw prompts: a grid, a folder of samples, or both."""
+    import torch
+
+    from t2i_course import generation, runtime
+
+    prompts = generation.read_prompts(args.prompt, args.prompts)
+    folder = Path(args.output_dir).expanduser() if args.output_dir else None
+    picture = Path(args.output or "generated.png").expanduser()
+    wants_picture = args.output is not None or folder is None
+    if wants_picture:
+        generation.check_picture_path(picture)
+    if folder is not None:
+        generation.check_sample_folder(folder, args.overwrite)
+    device = runtime.choose_device(args.device)
+    generator, encoder, card = generation.load_model(args.model, device)
+    for remark in generation.check_prompts(encoder, prompts):
+        _note(remark)
+    if generator.noise_dim == 0 and args.count > 1:
+        _note(f"the model {args.model} draws without noise: all samples of a prompt are the same")
+
+    batches = generation.sample(generator, encoder, prompts, args.count, args.seed)
+    if wants_picture:
+        images = torch.cat(list(batches))  # [P * C, 3, S, S]
+        batches = iter(images.split(generation.BATCH))
+    if folder is not None:
+        generation.write_samples(folder, batches, prompts, args.count, args.seed, args.model)
+        _say(f"{len(prompts) * args.count} samples: {folder}")
+    if wants_picture:
+        generation.write_grid(picture, images, prompts)
+        _say(f"grid: {picture}")
+    return 0
+
+
+def pretrain_encoder(args: argparse.Namespace) -> int:
+    """Pre-train caption-bert."""
+    from t2i_course import caption_bert
+
+    steps = {"mlm_steps": args.mlm_steps, "contrastive_steps": args.contrastive_steps}
+    folder = caption_bert.pretrain(
+        captions_files=args.captions,
+        output=args.output,
+        seed=args.seed,
+        device=args.device,
+        **{name: number for name, number in steps.items() if number is not None},
+    )
+    _say(f"encoder: {folder}")
+    return 0
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    if _first_process():
+        print(text, flush=True)
+
+
+def _note(text: str) -> None:
+    if _first_process():
+        print(f"t2i_course: note: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a prompt may hold what the console cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    args = build_parser().parse_args(argv)
+    args.argv = argv
+    commands = {
+        "doctor": doctor, "train": train, "generate": generate, "encoder": pretrain_encoder,
+    }  # fmt: skip
+    usual_format = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"t2i_course: note: {message}\n"
+    try:
+        return commands[args.command](args)
+    except KeyboardInterrupt as stop:
+        print(f"t2i_course: {str(stop) or 'stopped'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("T2I_DEBUG") == "1":
+            raise
+        print(f"t2i_course: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    finally:
+        warnings.formatwarning = usual_format
+
+
+if __name__ == "__main__":
+    sys.exit(main())

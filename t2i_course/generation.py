@@ -1,0 +1,289 @@
+"""From prompts to pictures on disk: what `python -m t2i_course generate` does, step by step."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from t2i_course import runtime
+from t2i_course.checkpoints import load_generator
+from t2i_course.data import to_uint8
+from t2i_course.plots import grid_picture
+from t2i_course.text_encoder import TextEncoder, count_tokens, unknown_words
+
+BATCH = 64  # pictures drawn at once
+COLUMNS = 8
+TITLE_SIZE = 12  # pixels
+LEAST_TITLE_WIDTH = 280  # pixels
+
+
+def read_prompts(prompts: Sequence[str], file: str | Path | None = None) -> list[str]:
+    """Put prompts and the lines of a file into one list.
+
+    Args:
+        prompts: as they were typed.
+        file: UTF-8, one prompt a line; blank lines are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not UTF-8, there is no prompt, or one is empty.
+    """
+    prompts = list(prompts)
+    if file is not None:
+        path = Path(file)
+        if not path.is_file():
+            raise FileNotFoundError(f"no prompt file {path}: check the path")
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"
+            ) from error
+        prompts += [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        where = f"{file} holds no prompt" if file is not None else "no prompt"
+        raise ValueError(f'{where}: give at least one, such as "a large red circle"')
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt.strip():
+            raise ValueError(f"prompt {number} is empty: say what to draw")
+        if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+            raise ValueError(f"prompt {number} holds bytes that are not UTF-8 text: type it anew")
+    return prompts
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str], device: torch.device | str | None = None
+) -> tuple[nn.Module, TextEncoder, dict[str, Any]]:
+    """Load a trained generator together with the text encoder that it was trained with.
+
+    Returns:
+        Generator, encoder, model card.
+
+    Raises:
+        FileNotFoundError: the checkpoint or the encoder is missing.
+        ValueError: the checkpoint is damaged, or the encoder is not the one of the training.
+    """
+    generator, card = load_generator(name_or_path, device)
+    named = card["encoder"]
+    encoder = TextEncoder(named["name"], pooling=named["pooling"], device=device)
+    if encoder.fingerprint != named["fingerprint"]:
+        raise ValueError(
+            f"{name_or_path} was trained with another encoder {named['name']!r} (fingerprint "
+            f"{named['fingerprint']}, here {encoder.fingerprint}): restore that encoder, or train "
+            "anew"
+        )
+    return generator, encoder, card
+
+
+def check_prompts(encoder: TextEncoder, prompts: Sequence[str]) -> list[str]:
+    """Look for what the encoder cannot read.
+
+    Returns:
+        A note for each prompt that holds unknown words besides known ones.
+
+    Raises:
+        ValueError: a prompt has no known word at all, or is too long.
+    """
+    notes = []
+    for prompt in prompts:
+        length = count_tokens(encoder, prompt)
+        if length > encoder.max_tokens:
+            raise ValueError(
+                f"the prompt {_shorten(prompt)!r} is {length} tokens long, the encoder takes "
+                f"{encoder.max_tokens}: shorten it"
+            )
+        unknown = unknown_words(encoder, prompt)
+        if len(unknown) == len(prompt.split()):
+            raise ValueError(
+                f"the encoder knows no word of the prompt {_shorten(prompt)!r}: use English words"
+            )
+        if unknown:
+            words = ", ".join(repr(word) for word in unknown)
+            notes.append(f"the encoder does not know {words} in {_shorten(prompt)!r}")
+    return notes
+
+
+def sample(
+    generator: nn.Module,
+    encoder: TextEncoder,
+    prompts: Sequence[str],
+    count: int = 8,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Iterator[Tensor]:
+    """Draw `count` pictures of each prompt, prompt after prompt.
+
+    Sample s of every prompt is drawn from the same noise, which depends on seed and s alone.
+
+    Args:
+        generator: in eval mode.
+        encoder: the one that the generator was trained with.
+        prompts: P texts.
+        count: C.
+        seed: 0 to 2**32 - 1.
+        progress: show a bar; None where there is a terminal.
+
+    Yields:
+        uint8 [B, 3, S, S], P * C pictures in all.
+
+    Raises:
+        ValueError: count or seed is out of range.
+    """
+    if count < 1:
+        raise ValueError(f"cannot draw {count} samples: choose a count of 1 or more")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed {seed} is out of range: choose 0 to {2**32 - 1}")
+    device = encoder.device
+    noise = torch.randn(
+        count, generator.noise_dim, generator=torch.Generator().manual_seed(seed)
+    ).to(device)  # [C, Z]
+    drawn = torch.arange(len(prompts) * count, device=device)
+    with torch.inference_mode():
+        parts = [encoder(prompts[k : k + BATCH]).sentence for k in range(0, len(prompts), BATCH)]
+        text = torch.cat(parts)  # [P, D]
+        hidden = None if progress is None else not progress
+        for rows in tqdm(drawn.split(BATCH), desc="drawing", disable=hidden):
+            images = generator(text[rows // count], noise[rows % count])  # [B, 3, S, S]
+            yield to_uint8(images.float()).cpu()
+
+
+def prompt_grid(images: Tensor, prompts: Sequence[str]) -> Image.Image:
+    """Lay samples out in rows; with several prompts, each above its own rows.
+
+    Args:
+        images: uint8 [P * C, 3, S, S], prompt after prompt.
+        prompts: P texts.
+    """
+    strips = [grid_picture(part, COLUMNS) for part in images.chunk(len(prompts))]
+    if len(prompts) == 1:
+        return strips[0]
+    font = ImageFont.load_default(TITLE_SIZE)
+    width = max(LEAST_TITLE_WIDTH, strips[0].width)
+    titles = [_wrap(prompt, font, width - 8) for prompt in prompts]
+    line = TITLE_SIZE + 4
+    height = sum(len(title) * line + 6 + strips[0].height for title in titles)
+    canvas = Image.new("RGB", (width, height), "white")
+    pen, top = ImageDraw.Draw(canvas), 0
+    for title, strip in zip(titles, strips, strict=True):
+        for text in title:
+            pen.text((4, top + 3), text, fill="black", font=font)
+            top += line
+        canvas.paste(strip, (0, top + 6))
+        top += 6 + strip.height
+    return canvas
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into lines of at most so many pixels; a longer word stays whole."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+# Files
+
+
+def check_picture_path(path: Path) -> None:
+    """Raise OSError or ValueError unless a PNG file can be put there."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: pictures are written as PNG, name a file that ends in .png")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file, or use --output-dir")
+    _check_parent(path)
+
+
+def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
+    """Raise OSError unless samples can be put there.
+
+    Raises:
+        FileNotFoundError: the folder above is missing.
+        NotADirectoryError: it is a file.
+        FileExistsError: it is not empty, and either `overwrite` is not asked for or the folder
+            holds something that `generate` did not write.
+    """
+    _check_parent(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: name a folder")
+    names = [entry.name for entry in folder.iterdir()]
+    if names and not overwrite:
+        raise FileExistsError(f"{folder} is not empty: name another folder, or add --overwrite")
+    foreign = [n for n in names if n != "captions.json" and not re.fullmatch(r"\d{6,}\.png", n)]
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds {foreign[0]!r}, which generate did not write: name another folder"
+        )
+
+
+def _check_parent(path: Path) -> None:
+    parent = path.resolve().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f"no folder {parent}: make it first, or name another place")
+
+
+def write_samples(
+    folder: Path,
+    batches: Iterator[Tensor],
+    prompts: Sequence[str],
+    count: int,
+    seed: int,
+    model: str,
+) -> None:
+    """Write one PNG a sample and captions.json, in COCO's captions form, all of it or nothing.
+
+    Args:
+        folder: checked by `check_sample_folder`; what it holds is replaced at the end.
+        batches: uint8 [B, 3, S, S] as `sample` yields them.
+        prompts: P texts, the captions.
+        count: samples of each prompt.
+        seed: of the noise, written beside each picture.
+        model: name of the checkpoint.
+    """
+    images, annotations = [], []
+    finished = folder.with_name(f".{folder.name}.finished-{os.getpid()}")
+    with runtime.atomic_folder(finished) as unfinished:
+        for batch in batches:
+            for pixels in batch.permute(0, 2, 3, 1).numpy():  # [S, S, 3]
+                number = len(images)
+                prompt, name = prompts[number // count], f"{number + 1:06d}.png"
+                Image.fromarray(pixels).save(unfinished / name)
+                images.append({
+                    "id": number + 1, "file_name": name,
+                    "width": pixels.shape[1], "height": pixels.shape[0],
+                    "prompt": prompt, "seed": seed, "sample": number % count,
+                })  # fmt: skip
+                caption = {"id": number + 1, "image_id": number + 1, "caption": prompt}
+                annotations.append(caption)
+        info = {"description": f"drawn by {model}", "seed": seed}
+        document = {"info": info, "images": images, "annotations": annotations}
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        (unfinished / "captions.json").write_text(text, encoding="utf-8", newline="\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(finished, folder)
+
+
+def write_grid(file: Path, images: Tensor, prompts: Sequence[str]) -> None:
+    """Write the grid of `prompt_grid` as a PNG file."""
+    with runtime.atomic_file(file) as partial:
+        prompt_grid(images, prompts).save(partial, format="PNG")
+
+
+def _shorten(prompt: str) -> str:
+    return prompt if len(prompt) <= 60 else prompt[:57] + "..."
