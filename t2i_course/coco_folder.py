@@ -207,6 +207,12 @@ def instances(folder: str | os.PathLike[str], split: str) -> COCO:
     return _index(document)
 
 
+def check_choice(on_bad_image: str) -> None:
+    """Raise ValueError unless the choice is "raise" or "skip"."""
+    if on_bad_image not in ("raise", "skip"):
+        raise ValueError(f'unknown on_bad_image {on_bad_image!r}: choose "raise" or "skip"')
+
+
 def list_images(folder: Path) -> dict[str, tuple[int, int]]:
     """Return {relative name: (bytes, time of change)} of the files in a folder and below it."""
     listing, waiting, start = {}, [str(folder)], len(str(folder)) + 1
@@ -291,8 +297,7 @@ def read_captions_file(file: Path) -> dict[str, Any]:
 
 def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dict[str, str]:
     """Keep the split's whole images in the document; return what is wrong with the others."""
-    if on_bad_image not in ("raise", "skip"):
-        raise ValueError(f'unknown on_bad_image {on_bad_image!r}: choose "raise" or "skip"')
+    check_choice(on_bad_image)
     chosen = None if split.image_ids is None else set(split.image_ids)
     texts: dict[int, list[str]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:

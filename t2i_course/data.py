@@ -33,6 +33,7 @@ from t2i_course.coco_folder import (
     SPLIT_NAMES,
     CheckedCaptions,
     Split,
+    check_choice,
     find_split,
     instances,
     load_split,
@@ -208,14 +209,13 @@ def pack(
     """
     if size < 1:
         raise ValueError(f"cannot pack images of {size} pixels: choose a size of 1 or more")
+    check_choice(on_bad_image)
     found = find_split(folder, split)
     cache = Path(cache or runtime.data_folder() / "cache" / "packed").expanduser().resolve()
     path = cache / cache_key(found, size)
     packed = open_cache(path)
-    if packed is None or (packed.problems and on_bad_image == "raise"):
+    if packed is None:
         dataset = CheckedCaptions(found, _byte_transform(size), on_bad_image)
-        if packed is not None:  # packed with "skip", and a picture could not be decoded
-            raise ValueError(next(iter(packed.problems.values())))
         with explain_failure(cache):
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
@@ -223,6 +223,9 @@ def pack(
                 if packed is None:
                     write_cache(path, dataset, size, on_bad_image, progress)
                     packed = PackedCaptions(path)
+    if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
+        CheckedCaptions(found)
+        raise ValueError(next(iter(packed.problems.values())))
     if packed.problems:
         shown = ", ".join(packed.skipped[:5]) + (", ..." if len(packed.skipped) > 5 else "")
         total = len(packed) + len(packed.skipped)

@@ -566,11 +566,13 @@ def test_wrong_folders_are_named(coco_folder, tmp_path):
         data.resolve_data(coco_folder)
 
 
-def test_unknown_choices_are_errors(coco_folder):
+def test_unknown_choices_are_errors(coco_folder, packed):
     with pytest.raises(ValueError, match="unknown split 'test'"):
         data.load_split(coco_folder, "test")
     with pytest.raises(ValueError, match="unknown on_bad_image 'ignore'"):
         data.load_split(coco_folder, "train", on_bad_image="ignore")
+    with pytest.raises(ValueError, match="unknown on_bad_image 'ignore'"):
+        data.pack(coco_folder, "train", SIZE, packed.path.parent, on_bad_image="ignore")
     with pytest.raises(ValueError, match="0 pixels"):
         data.pack(coco_folder, "train", 0)
 
