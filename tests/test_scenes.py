@@ -135,3 +135,23 @@ def test_unknown_shape_or_background_is_named():
         scenes.shape_mask("hexagon", 20)
     with pytest.raises(ValueError, match="marble"):
         scenes.render(scenes.Scene("marble"))
+
+
+def test_captions_are_read_with_their_facts(small_scenes):
+    entries = scenes.read_captions(small_scenes, "val")
+    assert len(entries) == 5 * 40
+    assert {entry["wording"] for entry in entries} == {"seen", "unseen"}
+    facts = scenes.read_facts(small_scenes, "val")
+    assert [len(of_image) for of_image in facts.values()] == [5] * 40
+    assert facts[entries[0]["image_id"]][0] == entries[0]["facts"]
+
+
+def test_captions_without_facts_or_without_a_file_are_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make_scenes"):
+        scenes.read_captions(tmp_path, "val")
+    (tmp_path / "annotations").mkdir()
+    photo = {"annotations": [{"id": 1, "image_id": 1, "caption": "a dog"}]}
+    file = tmp_path / "annotations" / "captions_val.json"
+    file.write_text(json.dumps(photo), encoding="utf-8")
+    with pytest.raises(ValueError, match="without facts"):
+        scenes.read_captions(tmp_path, "val")
