@@ -117,6 +117,7 @@ def train(args: argparse.Namespace) -> int:
         precision=args.precision,
         validate_every=args.validate_every,
         checkpoint_every=args.checkpoint_every,
+        draw_every=args.validate_every,
     )
     device = runtime.choose_device(args.device)
     output = checkpoints.checkpoint_path(args.output or f"my-{args.model}")
@@ -125,20 +126,21 @@ def train(args: argparse.Namespace) -> int:
     run_folder = runtime.data_folder() / "runs" / output.name
     _look_for_a_run(run_folder / training.STATE_FILE, args)
 
-    folder = data.resolve_data(current.data)
-    packed = {
-        split: data.pack(folder, split, args.size, on_bad_image=args.on_bad_image)
-        for split in ("train", "val")
-    }
+    # What takes long comes after everything that may be wrong.
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
-    text = {}
-    for split, part in packed.items():
-        if current.data != "scenes":
-            text_encoder.warn_if_cut(encoder, part.all_captions)
-        text[split] = text_encoder.embed_captions(encoder, part.all_captions)
-
     runtime.seed_everything(config.seed)
     generator = image_decoder.build_decoder(decoder, text_dim=encoder.width, image_size=args.size)
+    bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
+    folder = data.resolve_data(current.data)
+    packed, text = {}, {}
+    for split in ("train", "val"):
+        packed[split] = data.pack(
+            folder, split, args.size, on_bad_image=args.on_bad_image, progress=bars
+        )
+        captions = packed[split].all_captions
+        if current.data != "scenes":
+            text_encoder.warn_if_cut(encoder, captions)
+        text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
     if hasattr(generator, "standardize"):
         generator.standardize.fit(text["train"])
     weights = sum(p.numel() for p in generator.parameters())
@@ -151,17 +153,19 @@ def train(args: argparse.Namespace) -> int:
             training.MeanSquaredError(generator, config), config,
             packed["train"], packed["val"], text["train"], text["val"],
             run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
-            device=str(device),
+            device=str(device), progress=bars,
+            draw=None if bars else lambda step, _: _say(f"step {step} of {config.steps}"),
         )  # fmt: skip
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
     loss = history.validation_losses[-1]
+    again = [word for word in args.argv if word not in ("--resume", "--restart")]
     card = {
         "encoder": {
             "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
         },
         "data": current.data if current.data == "scenes" else folder.name,
-        "command": shlex.join(["python", "-m", "t2i_course", *args.argv]),
+        "command": shlex.join(["python", "-m", "t2i_course", *again]),
         "steps": config.steps,
         "seconds": round(history.seconds, 1),
         "hardware": runtime.hardware(),
@@ -269,8 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "doctor": doctor, "train": train, "generate": generate, "encoder": pretrain_encoder,
     }  # fmt: skip
-    usual_format = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"t2i_course: note: {message}\n"
+    show_warning = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: _note(str(message))
     try:
         return commands[args.command](args)
     except KeyboardInterrupt as stop:
@@ -282,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"t2i_course: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     finally:
-        warnings.formatwarning = usual_format
+        warnings.showwarning = show_warning
 
 
 if __name__ == "__main__":

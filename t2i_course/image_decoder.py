@@ -70,8 +70,7 @@ class Standardize(nn.Module):
 
     def fit(self, features: np.ndarray | Tensor) -> None:
         """Measure features [N, width] of the training captions, 20,000 at most, before training."""
-        part = np.asarray(features[:: 1 + len(features) // 20_000])
-        values = torch.as_tensor(part, dtype=torch.float64)
+        values = torch.tensor(np.asarray(features[:: 1 + len(features) // 20_000])).double()
         deviation = values.std(dim=0, correction=0)
         # A feature that hardly moves must not be blown up to the size of the others.
         floor = 0.01 * deviation.mean() + 1e-6

@@ -77,6 +77,8 @@ class TrainingConfig:
         for name in ("warmup_steps", "clip_norm", "validate_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be 0 to {2**32 - 1}, not {self.seed}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be in [0, 1), not {self.average_decay}")
         for name, known in CHOICES.items():

@@ -1,0 +1,373 @@
+"""The command line from end to end, on a small folder of real picture files and a tiny BERT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2i_course import __version__, training
+from t2i_course.__main__ import main
+
+CAPTIONS = ("two dogs run on the green grass", "a man rides a wave", "people at a table with food")
+TRAIN = ("train", "--data", "photos", "--size", "16", "--steps", "6", "--batch-size", "4",
+         "--precision", "float32", "--output", "tiny", "--device", "cpu")  # fmt: skip
+PROMPT = "a large red circle on a white background"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A folder in COCO's layout: JPEG and PNG, mixed sizes, some in grayscale."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(0)
+    (folder / "annotations").mkdir(parents=True)
+    for split, count in (("train2017", 12), ("val2017", 6)):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for k in range(count):
+            name = f"{k:012d}.{'png' if k % 3 == 0 else 'jpg'}"
+            size = (40 + 5 * k, 30) if k % 2 else (24, 50 + k)
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            picture = Image.fromarray(pixels).resize((size[0] // 8, size[1] // 8)).resize(size)
+            (picture.convert("L") if k % 4 == 1 else picture).save(folder / split / name)
+            images.append({"id": k, "file_name": name, "width": size[0], "height": size[1]})
+            for number, caption in enumerate(CAPTIONS[: 1 + k % 3]):
+                annotations.append({"id": 10 * k + number, "image_id": k, "caption": caption})
+        file = folder / "annotations" / f"captions_{split}.json"
+        file.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, photos, tiny_bert) -> Path:
+    """A data folder with an encoder and a trained model, made by the command itself."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(tiny_bert, home / "encoders" / "caption-bert")
+    before = dict(os.environ)
+    os.environ["T2I_HOME"] = str(home)
+    os.chdir(photos.parent)
+    try:
+        assert main(TRAIN) == 0
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return home
+
+
+@pytest.fixture
+def home(template, photos, tmp_path, monkeypatch) -> Path:
+    """A copy of the trained data folder; the working folder holds `photos`."""
+    shutil.copytree(template, tmp_path / "home")
+    (tmp_path / "work").mkdir()
+    shutil.copytree(photos, tmp_path / "work" / "photos")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
+    for name in ("T2I_DATA", "T2I_PROFILE", "T2I_SEED", "T2I_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("T2I_DEVICE", "cpu")
+    return tmp_path / "home"
+
+
+def error_line(capsys, argv: list[str]) -> str:
+    """Run a command that must fail with one line on stderr and status 2."""
+    capsys.readouterr()
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if ": note: " not in line]
+    assert len(lines) == 1 and lines[0].startswith("t2i_course: error: "), captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def command(*argv: str, **options) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "t2i_course", *argv],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+# The whole
+
+
+def test_help_and_version_import_no_library():
+    code = (
+        "import sys\nfrom t2i_course.__main__ import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as stop: assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    for argument, expected in (("--help", "doctor"), ("--version", __version__)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, argument], capture_output=True, text=True, check=True
+        )
+        assert expected in done.stdout
+
+
+@pytest.mark.parametrize("argv", [[], ["paint"], ["train", "--model", "stylegan"]])
+def test_wrong_arguments_end_with_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    assert "usage: python -m t2i_course" in capsys.readouterr().err
+
+
+def test_doctor_prints_a_line_for_each_requirement_and_fails_for_a_missing_encoder(home, capsys):
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "all there"
+    assert any(line.split()[:2] == ["OK", "torch"] for line in lines)
+    assert any(line.split()[:2] == ["optional", "scenes"] for line in lines)
+    shutil.rmtree(home / "encoders")
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("FAIL      text encoder") and ";" in line for line in lines)
+    assert lines[-1] == "1 to mend: text encoder"
+
+
+# train
+
+
+def test_train_writes_weights_and_a_card_that_says_how(home):
+    generator, card = training.load_generator("tiny")
+    assert (generator.image_size, generator.text_dim) == (16, 32)
+    assert card["command"] == "python -m t2i_course " + " ".join(TRAIN)
+    assert (card["model"], card["data"], card["steps"]) == ("residual", "photos", 6)
+    assert card["encoder"]["name"] == "caption-bert"
+    assert 0 < next(iter(card["metrics"].values())) < 2
+    assert str(home.parent) not in json.dumps(card)
+    assert generator.standardize.mean.abs().sum() > 0
+
+
+def test_the_same_command_trains_the_same_weights(home, template):
+    name = "checkpoints/tiny.safetensors"
+    assert main([*TRAIN[:-2], "--restart"]) == 0
+    first, second = ((folder / name).read_bytes() for folder in (template, home))
+    assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()
+
+
+def test_a_run_of_that_name_is_not_overwritten_silently(home, capsys):
+    assert main([*TRAIN, "--restart"]) == 0
+    weights = (home / "checkpoints" / "tiny.safetensors").read_bytes()
+    line = error_line(capsys, list(TRAIN))
+    assert "--resume to go on, --restart to begin anew" in line
+    assert main([*TRAIN, "--resume"]) == 0  # finished already: nothing changes
+    assert (home / "checkpoints" / "tiny.safetensors").read_bytes() == weights
+    assert training.load_generator("tiny")[1]["command"].endswith(" ".join(TRAIN))
+
+
+def test_resume_with_another_learning_rate_or_other_data_is_refused(home, capsys):
+    line = error_line(capsys, [*TRAIN, "--resume", "--learning-rate", "0.5"])
+    assert "learning_rate was 0.002 and is 0.5" in line
+    assert "training data was" in line  # the folder has another place than in the first run
+
+
+def test_the_article_decoder_trains_to_a_path_of_its_own(home, tmp_path, capsys):
+    argv = [*TRAIN, "--model", "article", "--output", str(tmp_path / "model"), "--seed", "3"]
+    assert main(argv) == 0
+    assert "validation loss: 0." in capsys.readouterr().out
+    assert training.load_generator(tmp_path / "model")[1]["model"] == "article"
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_ends_with_the_same_weights(home, tmp_path):
+    long = [*TRAIN, "--steps", "150", "--checkpoint-every", "10"]
+    assert main([*long, "--output", "whole"]) == 0
+    process = command(*long, "--output", "parts")
+    state = home / "runs" / "parts" / training.STATE_FILE
+    deadline = time.monotonic() + 90
+    while not state.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    if sys.platform == "win32":
+        process.kill()
+        process.communicate()
+    else:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130, stderr
+        assert "--resume goes on" in stderr.splitlines()[-1]
+        assert "Traceback" not in stderr
+        assert not (home / "checkpoints" / "parts.safetensors").exists()
+    assert 0 < torch.load(state, weights_only=True)["step"] < 150
+    assert main([*long, "--output", "parts", "--resume"]) == 0
+    whole, parts = (home / "checkpoints" / f"{name}.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--data", "nowhere"], "no data folder 'nowhere'"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--steps", "0"], "steps must be above 0"),
+        (["--size", "17"], "image_size 17"),
+        (["--batch-size", "-4"], "batch_size"),
+        (["--encoder", "./nothing"], "no encoder folder at nothing"),
+        (["--output", "no/such/folder/model"], "make it first"),
+        (["--seed", "-1"], "seed must be 0 to"),
+    ],
+)
+def test_train_refuses_what_cannot_work_in_one_line(home, capsys, argv, message):
+    files = sorted(home.rglob("*"))
+    assert message in error_line(capsys, [*TRAIN, "--restart", *argv])
+    made = [p for p in sorted(home.rglob("*")) if p not in files and "cache" not in p.parts]
+    assert not made
+
+
+def test_a_cut_picture_is_named_and_can_be_skipped(home, capsys):
+    file = Path("photos/train2017/000000000001.jpg")
+    file.write_bytes(file.read_bytes()[:100])
+    argv = [*TRAIN, "--output", "cut"]
+    assert "000000000001.jpg" in error_line(capsys, argv)
+    assert main([*argv, "--on-bad-image", "skip"]) == 0
+    err = capsys.readouterr().err
+    assert "t2i_course: note: 1 of 12 images left out" in err
+    assert "000000000001.jpg" in err
+
+
+# generate
+
+
+def test_generate_writes_a_grid(home, capsys):
+    assert main(["generate", PROMPT, "--model", "tiny", "--count", "16", "--output", "c.png"]) == 0
+    picture = Image.open("c.png")
+    assert (picture.format, picture.mode) == ("PNG", "RGB")
+    assert picture.size == (8 * 18 + 2, 2 * 18 + 2)
+    captured = capsys.readouterr()
+    assert captured.out == "grid: c.png\n"
+    assert "without noise" in captured.err
+
+
+def test_generate_writes_a_folder_of_samples_in_coco_form(home):
+    Path("prompts.txt").write_text(f"\ufeff{PROMPT}\n\n a small blue star \n", encoding="utf-8")
+    argv = ["generate", "a green heart", "--prompts", "prompts.txt", "--model", "tiny",
+            "--count", "2", "--seed", "5", "--output-dir", "samples"]  # fmt: skip
+    assert main(argv) == 0
+    assert not Path("generated.png").exists()
+    document = json.loads(Path("samples/captions.json").read_text(encoding="utf-8"))
+    expected = ["a green heart", PROMPT, "a small blue star"]
+    assert [i["prompt"] for i in document["images"]] == [p for p in expected for _ in range(2)]
+    assert [i["sample"] for i in document["images"]] == [0, 1] * 3
+    assert {i["seed"] for i in document["images"]} == {5}
+    captions = {a["image_id"]: a["caption"] for a in document["annotations"]}
+    for image in document["images"]:
+        assert captions[image["id"]] == image["prompt"]
+        picture = Image.open(Path("samples", image["file_name"]))
+        assert (picture.size, picture.mode) == ((16, 16), "RGB")
+    assert len(list(Path("samples").iterdir())) == 7
+    assert sorted(p.name for p in Path().iterdir()) == ["photos", "prompts.txt", "samples"]
+
+
+def test_the_same_seed_draws_the_same_files_alone_or_among_others(home):
+    base = ["generate", "--model", "tiny", "--count", "2", PROMPT]
+    assert main([*base, "--output-dir", "first"]) == 0
+    assert main([*base, "a green heart", "--output-dir", "second", "--output", "grid.png"]) == 0
+    for name in ("000001.png", "000002.png"):
+        first, second = (np.asarray(Image.open(Path(d, name))) for d in ("first", "second"))
+        assert np.abs(first.astype(int) - second).max() <= 1
+    width, height = Image.open("grid.png").size
+    assert width >= 280 and height > 2 * 20 + 2 * 16  # a title above each prompt's row
+
+
+def test_a_folder_with_something_in_it_is_kept_unless_it_is_ours(home, capsys):
+    argv = ["generate", PROMPT, "--model", "tiny", "--output-dir", "samples"]
+    assert main([*argv, "--count", "3"]) == 0
+    assert "add --overwrite" in error_line(capsys, argv)
+    assert main([*argv, "--count", "1", "--overwrite"]) == 0
+    assert sorted(p.name for p in Path("samples").iterdir()) == ["000001.png", "captions.json"]
+    Path("samples/thesis.doc").write_text("years of work")
+    assert "'thesis.doc'" in error_line(capsys, [*argv, "--overwrite"])
+    assert Path("samples/thesis.doc").exists()
+    Path("empty").mkdir()
+    assert main([*argv[:-1], "empty", "--count", "1"]) == 0
+    assert len(list(Path("empty").iterdir())) == 2
+
+
+def test_unknown_words_are_noted_and_the_rest_is_drawn(home, capsys):
+    argv = ["generate", "a red circle \u5728 \U0001f600", "--model", "tiny", "--output", "c.png"]
+    assert main([*argv, "--count", "1"]) == 0
+    err = capsys.readouterr().err.encode("ascii", "backslashreplace").decode()
+    assert "the encoder does not know" in err
+    assert Path("c.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "no prompt: give at least one"),
+        (["  "], "prompt 1 is empty"),
+        (["a red circle", ""], "prompt 2 is empty"),
+        (["\u4e00\u4e2a\u7ea2\u8272\u7684\u5706"], "knows no word"),
+        (["\U0001f600 \U0001f680"], "knows no word"),
+        (["a red circle " * 40], "tokens long, the encoder takes 48"),
+        (["--prompts", "missing.txt"], "no prompt file missing.txt"),
+        (["--prompts", "empty.txt"], "empty.txt holds no prompt"),
+        (["--prompts", "latin.txt"], "latin.txt is not UTF-8"),
+        ([PROMPT, "--count", "0"], "0 samples"),
+        ([PROMPT, "--seed", "-3"], "seed -3"),
+        ([PROMPT, "--device", "cuda:99"], "no device 'cuda:99'"),
+        ([PROMPT, "--output", "circle.jpg"], "ends in .png"),
+        ([PROMPT, "--output", "no/such/circle.png"], "make it first"),
+        ([PROMPT, "--output", "photos.png"], "is a folder"),
+        ([PROMPT, "--output-dir", "no/such/folder"], "make it first"),
+        ([PROMPT, "--output-dir", "latin.txt"], "is a file"),
+        ([PROMPT, "--output-dir", "photos"], "is not empty"),
+        ([PROMPT, "--output-dir", "photos", "--overwrite"], "which generate did not write"),
+        ([PROMPT, "--model", "nothing"], "there are tiny in that folder"),
+        ([PROMPT, "--model", "no/such/model"], "no checkpoint"),
+    ],
+)
+def test_generate_refuses_bad_input_in_one_line_and_writes_nothing(home, capsys, argv, message):
+    Path("latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    Path("empty.txt").write_text("\n  \n")
+    Path("photos.png").mkdir()
+    before = sorted(Path().rglob("*"))
+    assert message in error_line(capsys, ["generate", "--model", "tiny", *argv])
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_checkpoint_cut_short_is_refused(home, capsys):
+    file = home / "checkpoints" / "tiny.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    assert "cut short or changed" in error_line(capsys, ["generate", PROMPT, "--model", "tiny"])
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(home, capsys):
+    file = home / "checkpoints" / "tiny.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
+    card["encoder"]["fingerprint"] = "f" * 16
+    file.write_text(json.dumps(card), encoding="utf-8")
+    line = error_line(capsys, ["generate", PROMPT, "--model", "tiny"])
+    assert "trained with another encoder 'caption-bert' (fingerprint ffff" in line
+    shutil.rmtree(home / "encoders" / "caption-bert")
+    assert "encoder is missing" in error_line(capsys, ["generate", PROMPT, "--model", "tiny"])
+
+
+def test_debugging_shows_the_traceback(home, monkeypatch):
+    monkeypatch.setenv("T2I_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["generate", PROMPT, "--model", "nothing"])
+
+
+# encoder
+
+
+def test_encoder_refuses_to_overwrite_one(home, capsys):
+    assert "is there already" in error_line(capsys, ["encoder", "--device", "cpu"])
+
+
+def test_encoder_passes_its_options_on(home, capsys):
+    argv = ["encoder", "--output", "new", "--mlm-steps", "1", "--contrastive-steps", "1",
+            "--captions", "photos/annotations/missing.json", "--seed", "2"]  # fmt: skip
+    assert "missing.json" in error_line(capsys, argv)
+    assert not Path("new").exists()
