@@ -31,7 +31,7 @@ SPLIT_NAMES = {
     "train": ("train2017", "train2014", "train"),
     "val": ("val2017", "val2014", "val", "validation", "dev"),
 }
-SKIP_HINT = 'pass on_bad_image="skip" to leave such images out'
+SKIP_HINT = 'pass on_bad_image="skip" (--on-bad-image skip) to leave such images out'
 
 
 @dataclass(frozen=True)
