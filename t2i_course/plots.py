@@ -25,6 +25,7 @@ GAP = 4  # pixels between two pictures
 FONT = 7  # points
 LINE = 12.4  # pixels for a line of text in that font
 CHARACTER = 5.4  # pixels, the mean width of a letter in that font
+HAIR = 1e-6  # pixels: without it 58 / 100 * 100 is 57 pixels high, and a picture of 16 pixels 17
 
 # Okabe and Ito, "Color universal design" (2008): colours that colour-blind readers tell apart.
 PALETTE = {
@@ -365,12 +366,14 @@ def diagram(
 
 def _figure(width: float, height: float) -> Figure:
     """Make a figure of that many screen pixels."""
-    return plt.figure(figsize=(width / DOTS, height / DOTS), dpi=DOTS, facecolor="white")
+    size = (width + HAIR) / DOTS, (height + HAIR) / DOTS
+    return plt.figure(figsize=size, dpi=DOTS, facecolor="white")
 
 
 def _place(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
     """Add axes whose upper left corner is at (x, y) screen pixels."""
     full_width, full_height = figure.get_size_inches() * DOTS
+    width, height = width - HAIR, height - HAIR
     bottom = 1 - (y + height) / full_height
     return figure.add_axes((x / full_width, bottom, width / full_width, height / full_height))
 

@@ -80,6 +80,15 @@ def test_grid_at_scale_one_shows_every_image_pixel_for_pixel():
         assert holds(drawn, image.permute(1, 2, 0).numpy())
 
 
+@pytest.mark.parametrize("columns", range(1, 9))
+def test_no_picture_of_a_grid_is_stretched_by_rounding(columns):
+    images = random_images(8)
+    drawn = pixels_of(plots.image_grid(images, columns=columns, titles=["a b"] * 8))
+    rows = -(-8 // columns)
+    assert drawn.shape[1] == columns * 20 and (drawn.shape[0] - rows * 20) % rows == 0
+    assert all(holds(drawn, image.permute(1, 2, 0).numpy()) for image in images)
+
+
 def test_size_of_a_figure_does_not_depend_on_the_readers_settings():
     size = plots.image_grid(random_images(4)).get_size_inches() * plots.DOTS
     with plt.rc_context({"figure.figsize": (3, 3), "figure.dpi": 50}):
