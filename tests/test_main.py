@@ -54,14 +54,11 @@ def template(tmp_path_factory, photos, tiny_bert) -> Path:
     """A data folder with an encoder and a trained model, made by the command itself."""
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(tiny_bert, home / "encoders" / "caption-bert")
-    before = dict(os.environ)
-    os.environ["T2I_HOME"] = str(home)
-    os.chdir(photos.parent)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T2I_HOME", str(home))
+        patch.setenv("T2I_DEVICE", "cpu")
+        patch.chdir(photos.parent)
         assert main(TRAIN) == 0
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
     return home
 
 
