@@ -329,7 +329,8 @@ def train(
     """Train, and leave the averaged weights in the objective's networks, in eval mode.
 
     Args:
-        objective: networks and their losses, such as `MeanSquaredError(generator, config)`.
+        objective: networks and their losses, such as `MeanSquaredError(generator, config)`; a new
+            one for each run.
         config: the numbers of the run.
         train_data: packed images and captions to learn from.
         val_data: packed held-out ones, for the validation loss.
