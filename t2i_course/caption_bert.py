@@ -1,10 +1,11 @@
 """Pre-training of the course's own small BERT, on captions alone.
 
-Two stages, both on text alone. Masked words (Devlin et al., NAACL 2019) teach the language of
-captions: the course's grammar and COCO's captions. Then a contrastive loss (SimCSE: Gao et al.,
-EMNLP 2021, eq. 5) pulls two wordings of the same facts together and pushes captions that differ in
-one fact apart: objects swapped, a relation turned round. Masked words alone leave who stands left
-of whom in the single tokens; the mean over the tokens loses it.
+Three stages, all on text alone. Masked words (Devlin et al., NAACL 2019) teach the language of
+captions: the course's grammar and COCO's captions. A contrastive loss (SimCSE: Gao et al., EMNLP
+2021, eq. 5) pulls two wordings of the same facts together and pushes captions that differ in one
+fact apart: objects swapped, a relation turned round. It tells any two captions apart, but what it
+leaves need not be readable: in the third stage linear layers read every stated fact from the
+sentence feature, each bound to its place, while the contrastive loss goes on.
 """
 
 from __future__ import annotations
@@ -15,25 +16,28 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import BertWordPieceTokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, get_cosine_schedule_with_warmup
 
 from t2i_course import runtime
-from t2i_course.captions import Facts, contradict, word_facts
+from t2i_course.captions import Facts, contradict, groups_of, word_facts
+from t2i_course.probe import stated_labels
 from t2i_course.scenes import sample_captions, sample_facts
 from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean
 
 VOCABULARY = 4_000
 MAX_TOKENS = 64
 TEMPERATURE = 0.05
+STAGES = ("masked words", "contrastive", "reading")
 IGNORED = -100  # cross_entropy leaves these positions out
 
 
@@ -162,22 +166,41 @@ def _masked_word_batches(
         yield drawn + real
 
 
-def _contrastive_batch(
-    images: list[list[str]], rng: random.Random, size: int
-) -> tuple[list[str], list[str], list[str], Tensor]:
-    """Anchors, positives, hard negatives, and which rows say the same.
+@dataclass(frozen=True)
+class ContrastiveBatch:
+    """Captions in pairs, with hard negatives.
 
-    Three quarters are captions of the grammar with a hard negative each; one quarter are two
-    captions of one COCO image.
+    anchors, positives: B captions each that say the same; negatives: M captions that say something
+    else; same [B, B]: which rows state the same facts; facts: what the first of the anchors, the
+    first of the positives and all negatives state, in this order (captions of COCO have none).
+    """
+
+    anchors: list[str]
+    positives: list[str]
+    negatives: list[str]
+    same: Tensor
+    facts: list[Facts]
+
+
+def _contrastive_batch(images: list[list[str]], rng: random.Random, size: int) -> ContrastiveBatch:
+    """Draw pairs: three quarters grammar, each with a hard negative; the rest COCO.
+
+    A pair of COCO is two captions of one image. Of the grammar's captions, half have one, two or
+    three different objects with equal chance, so that those of three are not rare.
     """
     real = size // 4 if images else 0
-    facts = [sample_facts(rng) for _ in range(size - real)]
+    facts: list[Facts] = []
+    while len(facts) < size - real:
+        drawn = sample_facts(rng)
+        wanted = len(facts) % 6 + 1  # 1, 2 or 3 groups; above 3, whatever comes
+        if wanted > 3 or len(groups_of(drawn)) == wanted:
+            facts.append(drawn)
+    others = [contradict(f, rng) for f in facts]
 
     def wordings(many: list[Facts]) -> list[str]:
         return [word_facts(f, rng, rng.random() < 0.3) for f in many]
 
-    anchors, positives = wordings(facts), wordings(facts)
-    negatives = wordings([contradict(f, rng) for f in facts])
+    anchors, positives, negatives = wordings(facts), wordings(facts), wordings(others)
     keys = [json.dumps(f, sort_keys=True) for f in facts]
     for number in rng.sample(range(len(images)), min(real, len(images))):
         captions = images[number]
@@ -186,7 +209,35 @@ def _contrastive_batch(
         positives.append(pair[1])
         keys.append(f"image {number}")
     same = torch.tensor([[a == b for b in keys] for a in keys])
-    return anchors, positives, negatives, same
+    return ContrastiveBatch(anchors, positives, negatives, same, facts + facts + others)
+
+
+class FactReader(nn.Module):
+    """A linear layer for each question of `probe.stated_labels`: features [N, D] to its answers."""
+
+    def __init__(self, width: int) -> None:
+        """Collect questions and answers from 20,000 captions of the grammar."""
+        super().__init__()
+        answers: dict[str, set[str]] = {}
+        for facts in sample_captions(20_000, seed=0)[1]:
+            for question, label in stated_labels(facts).items():
+                answers.setdefault(question, set()).add(label)
+        self.answers = {q: sorted(labels) for q, labels in sorted(answers.items())}
+        self.heads = nn.ModuleList(nn.Linear(width, len(a)) for a in self.answers.values())
+
+    def forward(self, features: Tensor, facts: list[Facts]) -> Tensor:
+        """Cross-entropy of the stated labels, averaged over the questions asked in the batch."""
+        labels = [stated_labels(f) for f in facts]
+        losses = []
+        for (question, answers), head in zip(self.answers.items(), self.heads, strict=True):
+            rows = [i for i, of_caption in enumerate(labels) if question in of_caption]
+            if rows:
+                target = [answers.index(labels[i][question]) for i in rows]
+                logits = head(features[rows]).float()
+                losses.append(
+                    functional.cross_entropy(logits, torch.tensor(target).to(logits.device))
+                )
+        return torch.stack(losses).mean()
 
 
 def pretrain(
@@ -194,6 +245,7 @@ def pretrain(
     output: Path | str | None = None,
     mlm_steps: int = 1_500,
     contrastive_steps: int = 2_500,
+    reading_steps: int = 1_500,
     batch_size: int = 64,
     seed: int = 0,
     device: str | None = None,
@@ -207,6 +259,7 @@ def pretrain(
             Beside it, `<output>-masked-words` keeps the encoder as it was after the first stage.
         mlm_steps: steps on masked words alone.
         contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
+        reading_steps: steps on pairs of captions, their facts read by linear layers.
         batch_size: captions a step in the first stage, pairs in the second.
         seed: seed of weights, scenes, wordings and masks.
         device: as `runtime.choose_device` takes it.
@@ -263,39 +316,47 @@ def pretrain(
         "torch": torch.__version__,
         "license": "CC BY 4.0",
     }  # fmt: skip
-    losses: dict[str, list[float]] = {"masked words": [], "contrastive": []}
+    losses: dict[str, list[float]] = {name: [] for name in STAGES}
+    reader = FactReader(config.hidden_size).to(chosen)
+
+    def pair_losses() -> tuple[Tensor, Tensor]:
+        """The contrastive loss of a new batch, and that of reading its facts."""
+        batch = _contrastive_batch(images, rng, batch_size)
+        texts = batch.anchors + batch.positives + batch.negatives
+        tokens = _tokenize(tokenizer, texts).to(chosen)
+        hidden = model.bert(**tokens).last_hidden_state  # [B + B + M, T, D]
+        features = masked_mean(hidden.float(), tokens["attention_mask"])  # [B + B + M, D]
+        pairs = len(batch.anchors)
+        anchors, positives, negatives = features.split([pairs, pairs, len(batch.negatives)])
+        loss = contrastive_loss(anchors, positives, negatives, batch.same.to(chosen))
+        drawn = len(batch.negatives)  # anchors with facts come first
+        with_facts = torch.cat([anchors[:drawn], positives[:drawn], negatives])
+        return loss, reader(with_facts, batch.facts)
 
     def run(steps: int, stage: str, rate: float) -> None:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+        rng.seed(f"caption-bert {seed} {stage}")
+        weights = [*model.parameters(), *reader.parameters()]
+        optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01)
         schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
         batches = _masked_word_batches(images, rng, batch_size)
         for _ in (bar := tqdm(range(steps), desc=stage, disable=not progress)):
             with autocast:
-                loss = torch.zeros((), device=chosen)
-                if stage == "contrastive":
-                    anchors, positives, negatives, same = _contrastive_batch(
-                        images, rng, batch_size
-                    )
-                    tokens = _tokenize(tokenizer, anchors + positives + negatives).to(chosen)
-                    hidden = model.bert(**tokens).last_hidden_state  # [B + B + M, T, D]
-                    features = masked_mean(hidden.float(), tokens["attention_mask"])
-                    parts = features.split([len(anchors), len(positives), len(negatives)])
-                    loss = contrastive_loss(*parts, same.to(chosen))
-                    losses[stage].append(loss.item())
-                texts = next(batches)
-                if stage == "contrastive":
-                    texts = texts[-batch_size // 4 :]
-                words = _masked_word_loss(model, _tokenize(tokenizer, texts), tokenizer, generator)
-            if stage == "masked words":
-                losses[stage].append(words.item())
-                loss = words
-            else:
-                loss = loss + 0.1 * words
+                if stage == "masked words":
+                    tokens = _tokenize(tokenizer, next(batches))
+                    loss = shown = _masked_word_loss(model, tokens, tokenizer, generator)
+                elif stage == "contrastive":
+                    shown, _ = pair_losses()
+                    tokens = _tokenize(tokenizer, next(batches)[-batch_size // 4 :])
+                    loss = shown + 0.1 * _masked_word_loss(model, tokens, tokenizer, generator)
+                else:
+                    contrast, shown = pair_losses()
+                    loss = shown + 0.3 * contrast
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
+            losses[stage].append(shown.item())
             bar.set_postfix(loss=f"{losses[stage][-1]:.3f}")
 
     def save(target: Path, steps: dict[str, int]) -> None:
@@ -320,6 +381,8 @@ def pretrain(
     run(mlm_steps, "masked words", 5e-4)
     save(first_folder, {"masked words": mlm_steps})
     run(contrastive_steps, "contrastive", 3e-4)
-    save(folder, {"masked words": mlm_steps, "contrastive": contrastive_steps})
+    run(reading_steps, "reading", 5e-4)
+    steps = dict(zip(STAGES, (mlm_steps, contrastive_steps, reading_steps), strict=True))
+    save(folder, steps)
     shutil.rmtree(scratch)
     return folder

@@ -84,10 +84,10 @@ def test_a_short_run_learns_and_saves_an_encoder_that_loads(tmp_path):
     dogs = ["a dog runs on the grass", "a brown dog in a field", "a man on a surf board", "a wave"]
     file = coco_captions(tmp_path / "captions.json", dogs * 5)
     output = tmp_path / "encoder"
-    folder = caption_bert.pretrain([file], output, 12, 8, batch_size=12, progress=False)
+    folder = caption_bert.pretrain([file], output, 12, 6, 4, batch_size=12, progress=False)
     assert folder == output
     card = json.loads((output / "card.json").read_text("utf-8"))
-    assert card["steps"] == {"masked words": 12, "contrastive": 8}
+    assert card["steps"] == {"masked words": 12, "contrastive": 6, "reading": 4}
     assert "CC BY 4.0" in card["credit"]
     assert 0 < card["losses"]["masked words"] < 9
     encoder = TextEncoder(output)
@@ -100,4 +100,4 @@ def test_a_short_run_learns_and_saves_an_encoder_that_loads(tmp_path):
         "encoder-masked-words",
     ]
     with pytest.raises(FileExistsError, match="encoder"):
-        caption_bert.pretrain([file], output, 1, 1, progress=False)
+        caption_bert.pretrain([file], output, 1, 1, 1, progress=False)
