@@ -121,10 +121,37 @@ def test_settings_table_lists_every_variable_that_the_package_reads():
     assert listed == set(re.findall(r"T2I_[A-Z]+", source))
 
 
-def test_layout_names_modules_that_exist():
-    line = re.search(r"the package: (.+)", section("Layout"))[1]
-    for name in line.split(", "):
-        assert (CHECKOUT / "t2i_course" / f"{name.strip()}.py").is_file(), name
+def modules_in_order() -> list[str]:
+    """The modules of the package as the layout lists them, from the first to the last."""
+    lines = section("Layout").splitlines()
+    start = next(i for i, line in enumerate(lines) if "t2i_course/" in line) + 1
+    names = []
+    for line in lines[start:]:
+        if not line.startswith(" " * 8):
+            break
+        if row := re.match(r" {8}(\w+(?:, \w+)*)(?:  |$)", line):
+            names += row[1].split(", ")
+    return names
+
+
+def test_layout_lists_every_module_once():
+    files = {path.stem for path in (CHECKOUT / "t2i_course").glob("*.py")}
+    assert sorted(modules_in_order()) == sorted(files - {"__init__", "__main__"})
+
+
+def test_modules_import_only_from_those_above_them():
+    order = modules_in_order()
+    for position, name in enumerate(order):
+        source = (CHECKOUT / "t2i_course" / f"{name}.py").read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+                "t2i_course"
+            ):
+                continue
+            _, _, module = node.module.partition(".")
+            used = [module] if module else [alias.name for alias in node.names]
+            for other in set(used) & set(order):
+                assert order.index(other) < position, f"{name} imports {other}"
 
 
 @pytest.mark.parametrize("command", ["doctor", "generate", "train"])
