@@ -38,6 +38,7 @@ VOCABULARY = 4_000
 MAX_TOKENS = 64
 TEMPERATURE = 0.05
 STAGES = ("masked words", "contrastive", "reading")
+STAGE_ENDINGS = ("-masked-words", "-contrastive")  # of the folders after the first two stages
 IGNORED = -100  # cross_entropy leaves these positions out
 
 
@@ -256,7 +257,8 @@ def pretrain(
     Args:
         captions_files: COCO caption files whose language the encoder should know as well.
         output: folder of the encoder; by default `encoders/caption-bert` in the data folder.
-            Beside it, `<output>-masked-words` keeps the encoder as it was after the first stage.
+            Beside it, `<output>-masked-words` and `<output>-contrastive` keep the encoder as it
+            was after the first and the second stage.
         mlm_steps: steps on masked words alone.
         contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
         reading_steps: steps on pairs of captions, their facts read by linear layers.
@@ -274,8 +276,8 @@ def pretrain(
     folder = (
         runtime.data_folder() / "encoders" / DEFAULT_ENCODER if output is None else Path(output)
     )
-    first_folder = folder.with_name(folder.name + "-masked-words")
-    for path in (folder, first_folder):
+    masked_words, contrastive = (folder.with_name(folder.name + e) for e in STAGE_ENDINGS)
+    for path in (folder, masked_words, contrastive):
         if path.exists():
             raise FileExistsError(f"{path} is there already: move it, or name another --output")
     images = read_captions(captions_files)
@@ -378,11 +380,11 @@ def pretrain(
             text = json.dumps(content, indent=2) + "\n"
             (unfinished / "card.json").write_text(text, encoding="utf-8", newline="\n")
 
-    run(mlm_steps, "masked words", 5e-4)
-    save(first_folder, {"masked words": mlm_steps})
-    run(contrastive_steps, "contrastive", 3e-4)
-    run(reading_steps, "reading", 5e-4)
     steps = dict(zip(STAGES, (mlm_steps, contrastive_steps, reading_steps), strict=True))
-    save(folder, steps)
+    for stage, rate, target in zip(
+        STAGES, (5e-4, 3e-4, 5e-4), (masked_words, contrastive, folder), strict=True
+    ):
+        run(steps[stage], stage, rate)
+        save(target, {name: steps[name] for name in STAGES[: STAGES.index(stage) + 1]})
     shutil.rmtree(scratch)
     return folder

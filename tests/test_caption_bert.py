@@ -97,6 +97,7 @@ def test_a_short_run_learns_and_saves_an_encoder_that_loads(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "captions.json",
         "encoder",
+        "encoder-contrastive",
         "encoder-masked-words",
     ]
     with pytest.raises(FileExistsError, match="encoder"):
