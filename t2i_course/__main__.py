@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", metavar="FOLDER", help="default: data/encoders/caption-bert")
     add("--mlm-steps", type=int, help="steps on masked words")
     add("--contrastive-steps", type=int, help="steps on pairs of captions")
+    add("--reading-steps", type=int, help="steps in which linear layers read the facts")
     _add_common(encoder)
     return parser
 
@@ -232,7 +233,11 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
     """Pre-train caption-bert."""
     from t2i_course import caption_bert
 
-    steps = {"mlm_steps": args.mlm_steps, "contrastive_steps": args.contrastive_steps}
+    steps = {
+        "mlm_steps": args.mlm_steps,
+        "contrastive_steps": args.contrastive_steps,
+        "reading_steps": args.reading_steps,
+    }
     folder = caption_bert.pretrain(
         captions_files=args.captions,
         output=args.output,
