@@ -16,7 +16,11 @@ import t2i_course
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 # Import name to package, where they differ
-PACKAGES = {"PIL": "pillow"}
+PACKAGES = {
+    "PIL": "pillow",
+    "pytorch_fid": "pytorch-fid",
+    "torch_fidelity": "torch-fidelity",
+}
 
 
 def section(title):

@@ -1,0 +1,206 @@
+"""FID: the Frechet distance of Inception-v3 features, as heusel2017fid defines it.
+
+A FID is a number of one network with one set of weights: Inception-v3 (szegedy2016inception) as
+TensorFlow shipped it on 2015-12-05, 2,048 features of the last pooling. torchmetrics runs it here;
+torch-fidelity brings the network. Without the weights there is no FID, and no stand-in for it.
+
+    extractor = InceptionFeatures()                # the published weights, downloaded once (96 MB)
+    result = fid(real_images, generated_images, extractor)
+
+How a picture reaches the network differs between programs, and moves the number:
+
+    program              resized to 299 x 299                     bytes b become
+    here, torchmetrics   bilinear, antialiased when shrinking     (b - 128) / 128
+    pytorch-fid          bilinear, not antialiased                (b - 127.5) / 127.5
+    torch-fidelity       bilinear as in TensorFlow 1 (shifted)    (b - 128) / 128
+
+State the program with the number. Given the same input, the networks of all three agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from t2i_course import runtime
+from t2i_course.evaluation import Estimate, FeatureStatistics, frechet
+from t2i_course.picture_features import extract_features
+
+# Where torchmetrics would load them from; pytorch-fid offers the same file under another name.
+WEIGHTS_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+OTHER_NAME = "pt_inception-2015-12-05-6726825d.pth"
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+REMEDY = (
+    "Download {url} on a machine that can, and name the file with --inception-weights; or measure "
+    "with features of the course's own network, which needs no download and is not called FID."
+)
+
+
+def inception_weights(
+    path: str | os.PathLike[str] | None = None,
+    url: str = WEIGHTS_URL,
+    sha256: str = WEIGHTS_SHA256,
+    progress: bool = True,
+) -> Path:
+    """Return the file of Inception's weights.
+
+    Args:
+        path: a local file; None takes the one that torchmetrics or pytorch-fid has downloaded
+            before (in the `checkpoints` folder of `torch.hub.get_dir()`), or downloads it there.
+        url: of the published file.
+        sha256: of the published file. A download that differs is not kept.
+        progress: show a bar of the download.
+
+    Raises:
+        FileNotFoundError: the local file is not there.
+        OSError: the download failed, or brought something else.
+        ValueError: the downloaded file has been changed since.
+    """
+    if path is not None:
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"no Inception weights at {path}. {REMEDY.format(url=url)}")
+        return path
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / url.rpartition("/")[2]
+    for known in (target, folder / OTHER_NAME):
+        if known.is_file():
+            if _hash(known) != sha256:
+                raise ValueError(f"{known} is not the published file any more: delete it")
+            return known
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_file():  # another process may have loaded it meanwhile
+                torch.hub.download_url_to_file(url, str(target), sha256, progress)
+    except (OSError, RuntimeError, ValueError) as error:  # no network; another file; no address
+        raise OSError(
+            f"the Inception weights could not be downloaded ({error}), and without them there is "
+            f"no FID. {REMEDY.format(url=url)}"
+        ) from error
+    return target
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class InceptionFeatures:
+    """Inception-v3 as an extractor (`picture_features.Extractor`).
+
+    Attributes:
+        name: network, weights and resize, for the ledger.
+        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
+        published: whether they are the published weights. If not, the distance is no FID.
+        metric: "FID", or what the distance is called with other weights.
+        width: 2,048.
+    """
+
+    width = 2048
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Load the network.
+
+        Args:
+            weights: a file in the layout of torch-fidelity and pytorch-fid; None for the published
+                ones, see `inception_weights`.
+            device: where it runs; None chooses.
+            progress: show a bar if the weights must be downloaded.
+
+        Raises:
+            FileNotFoundError, OSError: see `inception_weights`.
+            ValueError: the file holds something else.
+        """
+        path = inception_weights(weights, progress=progress)
+        digest = _hash(path)
+        self.fingerprint = digest[:16]
+        self.published = digest == WEIGHTS_SHA256
+        self.device = runtime.choose_device() if device is None else torch.device(device)
+        self.network = _load_network(path).to(self.device)
+        kind = "TF weights" if self.published else "other weights, not the published ones,"
+        self.name = f"Inception-v3 ({kind} {digest[:8]}), antialiased bilinear resize to 299 px"
+        self.metric = "FID" if self.published else f"Frechet distance, Inception-v3 {digest[:8]}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Turn uint8 [B, 3, H, W] of any size into features, float32 [B, 2048], on the device."""
+        with torch.inference_mode():
+            return self.network(images.to(self.device))
+
+
+def _load_network(path: Path) -> torch.nn.Module:
+    """Build torchmetrics' Inception with the weights of a file."""
+    from torchmetrics.image.fid import NoTrainInceptionV3  # takes seconds to import
+
+    wrong = (
+        f"{path} holds no weights of Inception-v3 in the layout of torch-fidelity and pytorch-fid"
+    )
+    try:
+        # torchmetrics unpickles whatever the file holds; it may see tensors only.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{wrong}: it is damaged, or another kind of file ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{wrong}: it is not a table of tensors")
+    try:
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{wrong}: {reason}") from error
+
+
+def fid(
+    real: np.ndarray | Tensor | FeatureStatistics,
+    generated: np.ndarray | Tensor,
+    extractor: InceptionFeatures,
+    batch_size: int = 32,
+    repeats: int = 0,
+    seed: int = 0,
+    allow_few: bool = False,
+    progress: bool = True,
+) -> Estimate:
+    """Frechet distance of two sets of pictures on Inception's features.
+
+    A FID falls with the number of pictures: compare at the same number only. The field uses 10,000
+    or 50,000; with fewer than 2,049 it cannot be computed at all.
+
+    Args:
+        real: pictures [N, 3, H, W], uint8 or in [-1, 1], or their kept statistics
+            (`evaluation.cached_statistics`).
+        generated: pictures [M, 3, H, W].
+        extractor: its `metric` says what the result is called.
+        batch_size: pictures at a time.
+        repeats: of the bootstrap for the interval; each takes seconds.
+        seed: of the bootstrap.
+        allow_few: take fewer than 2,049 pictures, to show what comes of it.
+        progress: show a bar.
+
+    Raises:
+        ValueError: too few pictures, or no pictures; see `evaluation.statistics` and
+            `picture_features.check_pictures`.
+    """
+    sets = [generated] if isinstance(real, FeatureStatistics) else [real, generated]
+    for images in sets:  # before the network works for an hour
+        if len(images) <= extractor.width and not allow_few:
+            raise ValueError(
+                f"{len(images)} pictures are too few for a FID: its {extractor.width} features "
+                f"need more than {extractor.width}, better 10,000; KID takes any number"
+            )
+    features = [extract_features(extractor, images, batch_size, progress) for images in sets]
+    reference = real if isinstance(real, FeatureStatistics) else features[0]
+    return frechet(reference, features[-1], repeats, seed, allow_few)

@@ -1,0 +1,285 @@
+"""FID from end to end, with Inception-v3 of random weights in a file; nothing downloads.
+
+A network of random weights tests everything but the published numbers in it: the layout of the
+file, the way of a picture to the network, the network itself, the distance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import inspect
+import io
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from scipy import linalg
+from torch import nn
+
+from t2i_course import evaluation, fid, picture_features
+
+COUNT = 4  # pictures in a set: the network takes half a second for each
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the published file's layout, under the name that pytorch-fid looks for."""
+    torch.manual_seed(0)
+    network = torchvision.models.inception_v3(
+        weights=None, num_classes=1008, aux_logits=False, init_weights=False
+    )
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+    path = tmp_path_factory.mktemp("hub") / "hub" / "checkpoints" / fid.OTHER_NAME
+    path.parent.mkdir(parents=True)
+    # pytorch-fid's network has torchvision's names, and torch-fidelity's has them, too.
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractor(weights_file: Path) -> fid.InceptionFeatures:
+    return fid.InceptionFeatures(weights_file, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pytorch_fids_network(weights_file: Path) -> nn.Module:
+    """pytorch-fid's Inception, loaded by pytorch-fid from its own cache."""
+    from pytorch_fid.inception import InceptionV3
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(weights_file.parents[2]))
+        return InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
+
+
+def some_pictures(seed: int, size: int) -> torch.Tensor:
+    """Smooth random pictures, uint8 [COUNT, 3, size, size]; each seed has its own contrast."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(COUNT, 3, 6, 6, generator=generator)
+    images = nn.functional.interpolate(coarse, size=size, mode="bicubic")
+    return (128 + 30 * (seed + 1) * images).clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    return some_pictures(0, 299), some_pictures(1, 299)
+
+
+@pytest.fixture(scope="module")
+def features(extractor, pictures) -> list[np.ndarray]:
+    return [picture_features.extract_features(extractor, images) for images in pictures]
+
+
+# The same network, the same number
+
+
+def few_samples_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Frechet distance of fewer samples than features.
+
+    With X^T X = Sigma, the roots of the eigenvalues of Sigma_1 Sigma_2 are the singular values of
+    X_1 X_2^T, which has as few rows as there are samples.
+    """
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    centred = [(f - f.mean(axis=0)) / np.sqrt(len(f) - 1) for f in (first, second)]
+    traces = sum(np.square(c).sum() for c in centred)
+    difference = first.mean(axis=0) - second.mean(axis=0)
+    roots = linalg.svdvals(centred[0] @ centred[1].T).sum()
+    return float(difference @ difference + traces - 2 * roots)
+
+
+def test_same_input_gives_pytorch_fids_features_and_distance(
+    features, pictures, pytorch_fids_network
+):
+    """Pictures of 299 pixels are not resized; the one difference left is how bytes are scaled."""
+    network = pytorch_fids_network
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "normalize_input", False)  # pytorch-fid's own switches
+        patch.setattr(network, "resize_input", False)
+        theirs = [network((p.float() - 128) / 128)[0].flatten(1).numpy() for p in pictures]
+    assert theirs[0].std() > 0.01, "features that are all alike would agree, too"
+    for ours, other in zip(features, theirs, strict=True):
+        assert ours == pytest.approx(other, rel=1e-4, abs=1e-4)
+    assert few_samples_distance(*features) == pytest.approx(few_samples_distance(*theirs), rel=1e-3)
+
+
+def scipys_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """The formula with pytorch-fid's own function, or, where SciPy has outgrown it, with SciPy."""
+    statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (first, second)]
+    (mean1, covariance1), (mean2, covariance2) = statistics
+    if "disp" in inspect.signature(linalg.sqrtm).parameters:
+        from pytorch_fid.fid_score import calculate_frechet_distance
+
+        return float(calculate_frechet_distance(mean1, covariance1, mean2, covariance2))
+    root = np.trace(linalg.sqrtm(covariance1 @ covariance2)).real
+    return float(np.sum((mean1 - mean2) ** 2) + np.trace(covariance1 + covariance2) - 2 * root)
+
+
+def test_distance_is_pytorch_fids_on_the_same_features(features):
+    """On 48 directions of the features, as more of them than samples have no covariance."""
+    rng = np.random.default_rng(0)
+    directions, _ = np.linalg.qr(rng.normal(size=(2048, 48)))
+    sets = []
+    for found in features:  # convex mixtures: as many samples as one likes
+        shares = rng.dirichlet(np.ones(COUNT), size=400)
+        noise = 0.1 * found.std() * rng.normal(size=(400, 48))
+        sets.append(shares @ found.astype(np.float64) @ directions + noise)
+    ours = evaluation.frechet(*sets, repeats=0).value
+    assert ours == pytest.approx(scipys_distance(*sets), rel=1e-3)
+
+
+def test_whole_path_is_torchmetrics(extractor, pictures, features, weights_file):
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature_extractor_weights_path=str(weights_file))
+    metric.update(pictures[0], real=True)
+    metric.update(pictures[1], real=False)
+    floats = pictures[1].float() / 127.5 - 1  # as a generator gives them
+    real = evaluation.statistics(features[0], allow_few=True)
+    ours = fid.fid(real, floats, extractor, allow_few=True, progress=False)
+    assert ours.value > 0.1 and ours.interval is None
+    assert ours.value == pytest.approx(metric.compute().item(), rel=1e-3)
+
+
+def test_files_of_64_pixels_give_nearly_pytorch_fids_distance(
+    extractor, tmp_path, pytorch_fids_network
+):
+    """What remains is the scale of the bytes, (b - 128) / 128 against (b - 127.5) / 127.5."""
+    from pytorch_fid.fid_score import get_activations
+
+    ours, theirs = [], []
+    for seed in (2, 4):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for index, picture in enumerate(some_pictures(seed, 64)):
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+        found = picture_features.read_pictures(folder, size=64)
+        ours.append(picture_features.extract_features(extractor, found.images))
+        files = [folder / name for name in found.names]
+        with contextlib.redirect_stderr(io.StringIO()):
+            theirs.append(get_activations(files, pytorch_fids_network, COUNT, num_workers=0))
+    assert few_samples_distance(*ours) == pytest.approx(few_samples_distance(*theirs), rel=0.03)
+    assert few_samples_distance(*ours) != pytest.approx(few_samples_distance(*theirs), rel=1e-4)
+
+
+# Names
+
+
+def test_other_weights_are_named_and_their_distance_is_no_fid(extractor, weights_file):
+    digest = hashlib.sha256(weights_file.read_bytes()).hexdigest()
+    assert not extractor.published and extractor.fingerprint == digest[:16]
+    assert "not the published" in extractor.name and digest[:8] in extractor.name
+    assert "antialiased" in extractor.name and "299" in extractor.name
+    assert "FID" not in extractor.metric and digest[:8] in extractor.metric
+
+
+def test_address_and_hash_are_torch_fidelitys():
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    assert fid.WEIGHTS_URL == URL_INCEPTION_V3
+    assert fid.WEIGHTS_URL.endswith(f"-{fid.WEIGHTS_SHA256[:8]}.pth")
+    assert fid.OTHER_NAME.endswith(f"-{fid.WEIGHTS_SHA256[:8]}.pth")
+
+
+# Errors
+
+
+@pytest.mark.parametrize("content", ["text", "cut", "other", "code"])
+def test_file_that_is_no_inception_is_refused(tmp_path, weights_file, content: str):
+    path = tmp_path / "weights.pth"
+    if content == "text":
+        path.write_text("<html>not found</html>")
+    elif content == "cut":
+        path.write_bytes(weights_file.read_bytes()[:100_000])
+    elif content == "other":
+        torch.save(nn.Linear(2, 3).state_dict(), path)
+    else:
+        torch.save({"weight": Path("never built")}, path)  # an object that is no tensor
+    with pytest.raises(ValueError, match=r"weights\.pth holds no weights of Inception-v3"):
+        fid.InceptionFeatures(path, device="cpu")
+
+
+def test_missing_local_file_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth.*--inception-weights"):
+        fid.InceptionFeatures(tmp_path / "gone.pth")
+
+
+def test_too_few_pictures_are_refused_before_the_network_runs(extractor, monkeypatch):
+    monkeypatch.setattr(extractor, "network", None)
+    images = torch.zeros(100, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="100 pictures are too few for a FID.*2048"):
+        fid.fid(images, images, extractor)
+
+
+# The download, from a server on this machine
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder served over HTTP, and an empty cache of torch.hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "served").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield tmp_path / "served", f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_weights_are_downloaded_once_to_torchs_own_cache(server, tmp_path):
+    served, address = server
+    (served / "weights.pth").write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    path = fid.inception_weights(None, f"{address}/weights.pth", sha256, progress=False)
+    assert path == tmp_path / "home" / "hub" / "checkpoints" / "weights.pth"
+    assert path.read_bytes() == b"weights"
+    (served / "weights.pth").unlink()
+    assert fid.inception_weights(None, f"{address}/weights.pth", sha256) == path
+    path.write_bytes(b"changed")
+    with pytest.raises(ValueError, match=r"weights\.pth is not the published file any more"):
+        fid.inception_weights(None, f"{address}/weights.pth", sha256)
+
+
+def test_file_that_pytorch_fid_has_downloaded_is_taken(server):
+    _, address = server
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / fid.OTHER_NAME).write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    found = fid.inception_weights(None, f"{address}/weights.pth", sha256)
+    assert found == folder / fid.OTHER_NAME
+
+
+@pytest.mark.parametrize("fault", ["missing", "other"])
+def test_failed_download_says_so_and_keeps_nothing(server, fault: str):
+    served, address = server
+    if fault == "other":
+        (served / "weights.pth").write_bytes(b"a page that asks to log in")
+    with pytest.raises(OSError, match="there is no FID.*--inception-weights"):
+        fid.inception_weights(None, f"{address}/weights.pth", "0" * 64, progress=False)
+    assert not list((Path(torch.hub.get_dir()) / "checkpoints").glob("*.pth"))
+
+
+def test_unreachable_server_says_so(server):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"  # nobody listens there
+    with pytest.raises(OSError, match="could not be downloaded.*there is no FID"):
+        fid.inception_weights(None, f"{address}/weights.pth", "0" * 64, progress=False)
