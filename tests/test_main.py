@@ -365,6 +365,7 @@ def test_encoder_refuses_to_overwrite_one(home, capsys):
 
 def test_encoder_passes_its_options_on(home, capsys):
     argv = ["encoder", "--output", "new", "--mlm-steps", "1", "--contrastive-steps", "1",
-            "--reading-steps", "1", "--captions", "photos/annotations/missing.json", "--seed", "2"]  # fmt: skip
+            "--reading-steps", "1", "--captions", "photos/annotations/missing.json",
+            "--seed", "2"]  # fmt: skip
     assert "missing.json" in error_line(capsys, argv)
     assert not Path("new").exists()
