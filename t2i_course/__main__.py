@@ -1,4 +1,4 @@
-"""The command line: `python -m t2i_course doctor | train | generate | encoder`.
+"""The command line: `python -m t2i_course doctor | train | generate | encoder | judge`.
 
 An expected error is one line on stderr and exit status 2; with T2I_DEBUG=1 it is a traceback.
 Libraries are imported where they are used, so that `--help` and `doctor` need none of them.
@@ -79,6 +79,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--contrastive-steps", type=int, help="steps on pairs of captions")
     add("--reading-steps", type=int, help="steps in which linear layers read the facts")
     _add_common(encoder)
+
+    judge = commands.add_parser("judge", help="train a network that judges pictures")
+    add = judge.add_argument
+    add("network", choices=("scene-features", "caption-matcher"), help="scene-features, for "
+        "FD-scenes; caption-matcher, for retrieval")  # fmt: skip
+    add("--data", metavar="scenes|FOLDER", help="of the caption-matcher: what to learn from; "
+        "default: T2I_DATA, else scenes")  # fmt: skip
+    add("--encoder", metavar="NAME|PATH", help="of the caption-matcher; default: caption-bert")
+    add("--steps", type=int, default=3000, help="default: %(default)s")
+    add("--on-bad-image", choices=("raise", "skip"), default="raise", help="stop, or leave the "
+        "image out and say so; default: %(default)s")  # fmt: skip
+    add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
+    _add_common(judge)
     return parser
 
 
@@ -249,6 +262,33 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
     return 0
 
 
+def train_judge(args: argparse.Namespace) -> int:
+    """Train scene-features or the caption-matcher."""
+    from t2i_course import caption_matcher, runtime, scene_features
+
+    if args.steps < 10:
+        raise ValueError(f"--steps {args.steps}: 10 are needed at least")
+    common = {
+        "output": args.output or f"my-{args.network}",
+        "steps": args.steps,
+        "seed": args.seed,
+        "device": args.device,
+        "command": shlex.join(["python", "-m", "t2i_course", *args.argv]),
+        "progress": sys.stderr.isatty(),
+    }
+    current = runtime.settings(os.environ | _given(T2I_DATA=args.data))
+    if args.network == "scene-features":
+        if args.data not in (None, "scenes"):
+            raise ValueError("scene-features learn from scenes only: photos carry no facts")
+        file = scene_features.train_scene_features(**common)
+    else:
+        file = caption_matcher.train_caption_matcher(
+            current.data, encoder_name=args.encoder, on_bad_image=args.on_bad_image, **common
+        )
+    _say(f"weights: {file}")
+    return 0
+
+
 def _given(**values: str | None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -277,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.argv = argv
     commands = {
         "doctor": doctor, "train": train, "generate": generate, "encoder": pretrain_encoder,
+        "judge": train_judge,
     }  # fmt: skip
     show_warning = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: _note(str(message))
