@@ -220,3 +220,23 @@ def test_colours_of_the_palette_differ_in_lightness_or_hue_for_every_reader():
     seen = np.stack([linear @ merged, linear[:, 2]], axis=1) ** (1 / 2.2)
     distance = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
     assert distance[~np.eye(8, dtype=bool)].min() > 0.05
+
+
+def test_figures_of_a_notebook_are_stored_with_few_colours(monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    monkeypatch.setattr(plots, "get_ipython", lambda: shell)
+    plots.store_small_pictures(16)
+    figure, axes = plt.subplots(figsize=(3, 2), dpi=80)
+    axes.imshow(np.random.default_rng(0).random((40, 60, 3)))
+    data, _ = shell.display_formatter.format(figure)
+    picture = Image.open(io.BytesIO(data["image/png"]))
+    assert picture.size == (240, 160) and len(picture.convert("RGB").getcolors()) <= 16
+    plt.close(figure)
+    with pytest.raises(ValueError, match="2 to 256 colours, not 1000"):
+        plots.store_small_pictures(1000)
+
+
+def test_outside_a_notebook_nothing_is_changed():
+    plots.store_small_pictures()

@@ -17,6 +17,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 # Import name to package, where they differ
 PACKAGES = {
+    "IPython": "ipython",
     "PIL": "pillow",
     "pytorch_fid": "pytorch-fid",
     "torch_fidelity": "torch-fidelity",
