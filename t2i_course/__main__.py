@@ -1,4 +1,4 @@
-"""The command line: `python -m t2i_course doctor | train | generate | encoder | judge`.
+"""The command line: `python -m t2i_course doctor | train | generate | evaluate | encoder | judge`.
 
 An expected error is one line on stderr and exit status 2; with T2I_DEBUG=1 it is a traceback.
 Libraries are imported where they are used, so that `--help` and `doctor` need none of them.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from t2i_course import __version__
@@ -48,8 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto takes bf16 where it is faster; default: %(default)s")  # fmt: skip
     add("--checkpoint-every", type=int, default=500, metavar="N", help="default: %(default)s steps")
     add("--validate-every", type=int, default=500, metavar="N", help="default: %(default)s steps")
-    add("--on-bad-image", choices=("raise", "skip"), default="raise",
-        help="what to do with a missing or damaged picture; default: %(default)s")  # fmt: skip
+    add("--evaluate-every", type=int, default=0, metavar="N", help="measure the pictures every N "
+        "steps, into the run's evaluations.jsonl; default: 0, off")  # fmt: skip
+    add("--evaluate-samples", type=int, default=2000, metavar="N", help="default: %(default)s")
+    _add_judges(train)
     add("--output", metavar="NAME|PATH", help="where the weights go: a name in data/checkpoints, "
         "or a path; default: my-MODEL")  # fmt: skip
     both = train.add_mutually_exclusive_group()
@@ -69,6 +72,24 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output-dir", metavar="DIR", help="write one PNG a sample and captions.json here")
     add("--overwrite", action="store_true", help="replace what an earlier generate wrote in DIR")
     _add_common(generate)
+
+    evaluate = commands.add_parser("evaluate", help="measure what a model draws")
+    add = evaluate.add_argument
+    either = evaluate.add_mutually_exclusive_group()
+    either.add_argument("--model", metavar="NAME|PATH", default="baseline", help="a name in "
+        "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
+    either.add_argument("--pictures", metavar="DIR", help="a folder of pictures with captions.json,"
+        " as `generate --output-dir` writes it")  # fmt: skip
+    add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout; default: T2I_DATA")
+    add("--split", choices=("val", "val_seen", "val_unseen"), default="val", help="whose captions; "
+        "photos have val only; default: %(default)s")  # fmt: skip
+    add("--samples", type=int, metavar="N", help="pictures, one a caption; default: 2000, or all "
+        "of DIR")  # fmt: skip
+    add("--fid", action="store_true", help="FID, too; its weights are downloaded once (96 MB)")
+    add("--inception-weights", metavar="FILE", help="FID, too, with weights from this file")
+    _add_judges(evaluate)
+    add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
+    _add_common(evaluate)
 
     encoder = commands.add_parser("encoder", help="pre-train the small BERT, caption-bert")
     add = encoder.add_argument
@@ -93,6 +114,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
     _add_common(judge)
     return parser
+
+
+def _add_judges(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--extractor", metavar="NAME|PATH", help="network for distances; default: scene-features "
+        "on scenes, none on photos")  # fmt: skip
+    add("--matcher", metavar="NAME|PATH", help="network for retrieval; default: caption-matcher on "
+        "scenes, none on photos")  # fmt: skip
+    add("--on-bad-image", choices=("raise", "skip"), default="raise",
+        help="what to do with a missing or damaged picture; default: %(default)s")  # fmt: skip
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +163,7 @@ def train(args: argparse.Namespace) -> int:
         validate_every=args.validate_every,
         checkpoint_every=args.checkpoint_every,
         draw_every=args.validate_every,
+        evaluate_every=args.evaluate_every,
     )
     device = runtime.choose_device(args.device)
     output = checkpoints.checkpoint_path(args.output or f"my-{args.model}")
@@ -139,6 +171,7 @@ def train(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
     run_folder = runtime.data_folder() / "runs" / output.name
     _look_for_a_run(run_folder / training.STATE_FILE, args)
+    measure = _measuring(args, current.data, run_folder, device) if args.evaluate_every else None
 
     # What takes long comes after everything that may be wrong.
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
@@ -169,6 +202,7 @@ def train(args: argparse.Namespace) -> int:
             run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
             device=str(device), progress=bars,
             draw=None if bars else lambda step, _: _say(f"step {step} of {config.steps}"),
+            evaluate=measure and (lambda step, network: measure(step, network, text["val"])),
         )  # fmt: skip
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
@@ -195,8 +229,33 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _measuring(
+    args: argparse.Namespace, data: str, run_folder: Path, device: object
+) -> Callable[..., None]:
+    """Return what evaluates a generator and writes a line into the run's log."""
+    from tqdm.auto import tqdm
+
+    from t2i_course import evaluation_result, held_out, judged_pictures, protocol
+    from t2i_course.instruments import load_instruments
+
+    held = held_out.open_held_out(data, "val", args.size, args.on_bad_image, sys.stderr.isatty())
+    rows = held_out.choose_captions(held, args.evaluate_samples)
+    instruments = load_instruments(held, args.extractor, args.matcher, device=device)
+
+    def measure(step: int, generator: object, text: Sequence) -> None:
+        images = judged_pictures.draw_pictures(generator, text[rows])
+        judged = judged_pictures.JudgedPictures(run_folder.name, images, rows, seeds=(0,))
+        found = protocol.evaluate(judged, held, instruments, references=False)
+        evaluation_result.write_line(run_folder / evaluation_result.LOG_FILE, step, found)
+        tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
+
+    return measure
+
+
 def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
     """Do what was asked for with a run that has begun before, or ask."""
+    if args.restart or not state.exists():
+        (state.parent / "evaluations.jsonl").unlink(missing_ok=True)  # of a run that is no more
     if args.restart:
         state.unlink(missing_ok=True)
     elif state.exists() and not args.resume:
@@ -239,6 +298,49 @@ def generate(args: argparse.Namespace) -> int:
     if wants_picture:
         generation.write_grid(picture, images, prompts)
         _say(f"grid: {picture}")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure a model's pictures, or a folder of them; print the table, add rows to the ledger."""
+    from t2i_course import generation, held_out, judged_pictures, protocol, report, runtime
+    from t2i_course.checkpoints import checkpoint_path
+    from t2i_course.instruments import load_instruments
+
+    ledger = args.ledger and args.ledger.removesuffix(".json")
+    if ledger is not None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", ledger):
+            raise ValueError(f"--ledger {args.ledger!r}: small letters, digits and hyphens only")
+        report.read_rows()  # a damaged ledger is found before the work is done
+    current = runtime.settings(os.environ | _given(T2I_DATA=args.data))
+    device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
+    if args.pictures is None:
+        generator, encoder, card = generation.load_model(args.model, device)
+        size = generator.image_size
+    else:
+        folder = judged_pictures.read_drawn(args.pictures, bars)
+        size = folder.size
+    held = held_out.open_held_out(current.data, args.split, size, args.on_bad_image, bars)
+    if args.pictures is None:
+        rows = held_out.choose_captions(held, 2000 if args.samples is None else args.samples)
+    else:
+        judged = judged_pictures.match_captions(folder, held, args.samples)
+        rows = judged.caption_rows
+    instruments = load_instruments(
+        held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars
+    )
+    protocol.check_samples(len(rows), held, instruments)  # before the work is done
+    if args.pictures is None:
+        if card["data"] != held.data:
+            _note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")
+        judged = judged_pictures.draw_captions(
+            checkpoint_path(args.model).name, generator, encoder, held, rows, args.seed, bars
+        )
+    found = protocol.evaluate(judged, held, instruments, progress=bars)
+    _say(str(found))
+    if ledger is not None:
+        command = shlex.join(["python", "-m", "t2i_course", *args.argv])
+        _say(f"ledger: {report.add_rows(f'{ledger}.json', found.rows(ledger, command))}")
     return 0
 
 
@@ -316,7 +418,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.argv = argv
     commands = {
-        "doctor": doctor, "train": train, "generate": generate, "encoder": pretrain_encoder,
+        "doctor": doctor, "train": train, "generate": generate, "evaluate": evaluate,
+        "encoder": pretrain_encoder,
         "judge": train_judge,
     }  # fmt: skip
     show_warning = warnings.showwarning

@@ -31,7 +31,8 @@ from t2i_course.data import CaptionBatches
 from t2i_course.image_decoder import DECODERS
 from t2i_course.processes import Place
 
-FREE_TO_CHANGE = {"checkpoint_every", "draw_every"}  # on resume: they do not touch the weights
+# on resume: they do not touch the weights
+FREE_TO_CHANGE = {"checkpoint_every", "draw_every", "evaluate_every"}
 CARD_FIELDS = (
     "model", "config", "encoder", "data", "command", "steps", "seconds", "hardware", "metrics",
     "license", "sha256",

@@ -68,13 +68,15 @@ class TrainingConfig:
     validation_images: int = 512  # evenly spaced over the held-out images
     checkpoint_every: int = 500
     draw_every: int = 0
+    evaluate_every: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that no run can be made of."""
         for name in ("steps", "batch_size", "validation_images", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("warmup_steps", "clip_norm", "validate_every", "checkpoint_every"):
+        for name in ("warmup_steps", "clip_norm", "validate_every", "checkpoint_every",
+                     "evaluate_every"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
@@ -302,7 +304,7 @@ def record(
 
 
 def show(draw: Callable[[int, nn.Module], None] | None, run: RunState, place: Place) -> None:
-    """Let the callback draw, and put the random generators back as they were."""
+    """Let a callback draw or evaluate, and put the random generators back as they were."""
     if draw is None or place.rank > 0:
         return
     before = checkpoints.random_state(place.device)
@@ -323,6 +325,7 @@ def train(
     resume: bool = False,
     encoder: str = "",
     draw: Callable[[int, nn.Module], None] | None = None,
+    evaluate: Callable[[int, nn.Module], None] | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> History:
@@ -343,6 +346,8 @@ def train(
         draw: called with (step, generator) before the first step, every `draw_every` steps and at
             the end. The generator has averaged weights and is in eval mode; what is drawn at
             random there does not touch the run.
+        evaluate: called in the same way every `evaluate_every` steps and at the end, each time
+            before the step's checkpoint: a run that is resumed leaves no evaluation out.
         device: as `runtime.choose_device` takes it.
         progress: show a bar.
 
@@ -374,7 +379,8 @@ def train(
     def due(every: int) -> bool:
         return run.step == config.steps or (every > 0 and run.step % every == 0)
 
-    occasions = (READ_EVERY, config.validate_every, config.draw_every, config.checkpoint_every)
+    occasions = (READ_EVERY, config.validate_every, config.draw_every, config.evaluate_every,
+                 config.checkpoint_every)  # fmt: skip
     losses: list[dict[str, Tensor]] = []  # of the steps since the last look
     with (
         distributed(objective.modules, place),
@@ -407,6 +413,8 @@ def train(
                 run.history.validation_losses.append(value)
             if due(config.draw_every):
                 show(draw, run, place)
+            if due(config.evaluate_every):
+                show(evaluate, run, place)
             if file is not None and (stopping or due(config.checkpoint_every)):
                 checkpoints.save_run(file, run, identity, place)
             if stopping and run.step < config.steps:

@@ -159,7 +159,7 @@ def test_modules_import_only_from_those_above_them():
                 assert order.index(other) < position, f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("command", ["doctor", "generate", "train"])
+@pytest.mark.parametrize("command", ["doctor", "evaluate", "generate", "train"])
 def test_command_line_knows_what_the_readme_says(command):
     run = [sys.executable, "-m", "t2i_course", command, "--help"]
     done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=CHECKOUT)
