@@ -38,7 +38,6 @@ from t2i_course.evaluation import (
     retrieval,
 )
 from t2i_course.evaluation_result import REAL, SHUFFLED, Evaluation, Measure
-from t2i_course.fid import InceptionFeatures
 from t2i_course.held_out import HeldOut, other_real, reference
 from t2i_course.instruments import Instruments, matched_text
 from t2i_course.judged_pictures import JudgedPictures
@@ -129,7 +128,7 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
         yield "distances, precision and recall: no extractor was given for these data"
         return
     for extractor in filter(None, extractors):
-        frechet_name, kernel_name, suffix = _distance_names(run.held, extractor)
+        frechet_name, kernel_name, suffix = _distance_names(run, extractor)
         key, images, split = reference(run.held, extractor.width, run.progress)
         real = _real_features(run, extractor, key, images)
         against = f"to {len(real):,} real pictures of {split}"
@@ -171,13 +170,13 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
                 )  # fmt: skip
 
 
-def _distance_names(held: HeldOut, extractor: Extractor) -> tuple[str, str, str]:
+def _distance_names(run: _Run, extractor: Extractor) -> tuple[str, str, str]:
     """What the two distances are called, and what follows on "precision" and "recall"."""
-    if isinstance(extractor, InceptionFeatures):
+    if extractor is run.instruments.inception:
         short = f"Inception-v3 {extractor.fingerprint[:8]}"
         kernel = "KID" if extractor.published else f"kernel distance, {short}"
         return extractor.metric, kernel, f", {short}"
-    return "Frechet distance" if held.facts is None else "FD-scenes", "kernel distance", ""
+    return "Frechet distance" if run.held.facts is None else "FD-scenes", "kernel distance", ""
 
 
 def _real_features(run: _Run, extractor: Extractor, key: str, images: np.ndarray) -> np.ndarray:

@@ -127,6 +127,22 @@ def test_drawing_at_random_in_the_callback_does_not_touch_the_run(data, uninterr
     assert same_weights(generator, uninterrupted[0])
 
 
+def test_evaluation_comes_every_n_steps_and_at_the_end_before_the_checkpoint(data, tmp_path):
+    config, file = replace(SHORT, evaluate_every=4), tmp_path / STATE_FILE
+    seen = []
+
+    def evaluate(step: int, generator: nn.Module) -> None:
+        saved = torch.load(file, weights_only=True)["step"] if file.exists() else 0
+        seen.append((step, saved, generator.training))
+
+    data.train(ResidualDecoder(WIDTH, image_size=16), config, run_folder=tmp_path,
+               evaluate=evaluate)  # fmt: skip
+    assert seen == [(4, 0, False), (8, 4, False), (12, 8, False)]
+    data.train(ResidualDecoder(WIDTH, image_size=16), replace(config, evaluate_every=1),
+               run_folder=tmp_path, resume=True, evaluate=evaluate)  # fmt: skip
+    assert len(seen) == 3  # the run was finished, and nothing is measured twice
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_learning_rate_rises_then_follows_its_schedule(data, schedule):
     config = replace(SHORT, schedule=schedule, warmup_steps=3)
