@@ -1,0 +1,129 @@
+"""Losses of generative adversarial networks, as functions of logits, and their penalties.
+
+A discriminator's logit is high where it takes a picture to be real and to fit its caption. Three
+kinds come in: of real pictures with their captions (`logits_real`), of generated ones with the
+captions they were drawn for (`logits_fake`), and of real pictures with captions that are false of
+them (`logits_mismatched`). All losses are means over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def hinge_discriminator(
+    logits_real: Tensor, logits_fake: Tensor, logits_mismatched: Tensor | None = None
+) -> Tensor:
+    """Hinge loss of the discriminator, matching-aware if there are mismatched captions.
+
+        L_D = E[max(0, 1 - D(x, t))] + 1/2 E[max(0, 1 + D(G(t, z), t))]
+              + 1/2 E[max(0, 1 + D(x, t'))]
+
+    lim2017hinge; with mismatched captions t' (reed2016text) as in tao2022dfgan, equation 3.
+
+    Args:
+        logits_real: [B].
+        logits_fake: [B].
+        logits_mismatched: [M], M at most B; None leaves the third term out, and the second then
+            has the weight 1.
+
+    Returns:
+        A scalar, at least 0.
+    """
+    real = functional.relu(1 - logits_real).mean()
+    fake = functional.relu(1 + logits_fake).mean()
+    if logits_mismatched is None:
+        return real + fake
+    return real + (fake + functional.relu(1 + logits_mismatched).mean()) / 2
+
+
+def hinge_generator(logits_fake: Tensor) -> Tensor:
+    """Hinge loss of the generator, -E[D(G(t, z), t)] (lim2017hinge)."""
+    return -logits_fake.mean()
+
+
+def relativistic_discriminator(
+    logits_real: Tensor, logits_fake: Tensor, logits_mismatched: Tensor | None = None
+) -> Tensor:
+    """Relativistic pairing loss: real pictures are to be more real than generated ones.
+
+        L_D = E[softplus(-(D(x, t) - D(G(t, z), t)))]
+
+    jolicoeur2019relativistic, and huang2024r3gan, equation 2. A mismatched caption is paired with
+    the right caption of the same picture, with the weight of the first term.
+
+    Args:
+        logits_real: [B].
+        logits_fake: [B].
+        logits_mismatched: [B], or None.
+    """
+    loss = functional.softplus(logits_fake - logits_real).mean()
+    if logits_mismatched is None:
+        return loss
+    return (loss + functional.softplus(logits_mismatched - logits_real).mean()) / 2
+
+
+def relativistic_generator(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """Relativistic pairing loss of the generator: the discriminator's with the roles exchanged."""
+    return functional.softplus(logits_real - logits_fake).mean()
+
+
+def matching_aware_penalty(
+    discriminate: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    text: Tensor,
+    weight: float = 2.0,
+    power: float = 6.0,
+) -> Tensor:
+    """Matching-aware gradient penalty at real pictures with their captions.
+
+        k E[(||grad_x D(x, t)|| + ||grad_t D(x, t)||)^p],   k = 2, p = 6
+
+    tao2022dfgan, equation 2. It makes the discriminator flat around the points that the generator
+    is to reach, so that it is not driven past them.
+
+    Args:
+        discriminate: (images, text) -> logits [B].
+        images: [B, 3, S, S], real.
+        text: [B, D], of their captions.
+        weight: k.
+        power: p.
+
+    Returns:
+        A scalar, in float32, with a graph for the discriminator's weights.
+    """
+    images, text = images.detach().requires_grad_(), text.detach().requires_grad_()
+    with torch.autocast(images.device.type, enabled=False):
+        logits = discriminate(images.float(), text.float())
+        by_image, by_text = torch.autograd.grad(logits.sum(), (images, text), create_graph=True)
+        norm = by_image.flatten(1).norm(dim=1) + by_text.norm(dim=1)  # [B]
+        return weight * norm.pow(power).mean()
+
+
+def gradient_penalty(
+    discriminate: Callable[[Tensor, Tensor], Tensor], images: Tensor, text: Tensor, gamma: float
+) -> Tensor:
+    """Penalize the gradient at pictures: R1 at real ones, R2 at generated ones.
+
+        gamma / 2 E[||grad_x D(x, t)||^2]
+
+    mescheder2018r1, equations 9 and 10; both together in huang2024r3gan.
+
+    Args:
+        discriminate: (images, text) -> logits [B].
+        images: [B, 3, S, S].
+        text: [B, D], of their captions.
+        gamma: the weight.
+
+    Returns:
+        A scalar, in float32, with a graph for the discriminator's weights.
+    """
+    images = images.detach().requires_grad_()
+    with torch.autocast(images.device.type, enabled=False):
+        logits = discriminate(images.float(), text.float())
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        return gamma / 2 * gradient.square().flatten(1).sum(dim=1).mean()

@@ -1,0 +1,418 @@
+"""A conditional generative adversarial network, each ingredient of which is one switch.
+
+The generator is in the line of DF-GAN (tao2022dfgan): text and noise set scale and shift of every
+channel in every block. The discriminator sees picture and text, and is shown, beside real and
+generated pictures, real pictures with captions that are false of them (reed2016text). `Gan` is an
+objective for the loop of `t2i_course.training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from t2i_course import adversarial_losses as losses
+from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
+from t2i_course.processes import TrainingBatch
+
+SLOPE = 0.2  # of the leaky ReLU below 0
+PENALTIES = ("none", "matching-aware", "r1", "r1r2")
+LOSSES = ("hinge", "relativistic")
+AUGMENTATIONS = ("brightness", "saturation", "contrast", "translation", "cutout")
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """The ingredients. The ablation ladder goes through them one by one."""
+
+    noise_dim: int = 64  # Z
+    width: int = 24  # channels of the generator and the discriminator at S x S
+    text_blocks: bool = True  # affine modulation in every block; else text enters at 4 x 4 only
+    matching_aware: bool = True  # show the discriminator false captions of real pictures
+    loss: str = "hinge"
+    penalty: str = "matching-aware"
+    penalty_every: int = 4  # steps; the penalty is scaled by as much (karras2020stylegan2)
+    gamma: float = 1.0  # weight of r1 and r1r2
+    augment: tuple[str, ...] = ()  # DiffAugment's operations that leave every caption true
+    spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
+    generator_rate: float = 2e-4
+    discriminator_rate: float = 4e-4  # two time scales: heusel2017fid
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for ingredients that are not known."""
+        for name, known in (("loss", LOSSES), ("penalty", PENALTIES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
+                )
+        unknown = [name for name in self.augment if name not in AUGMENTATIONS]
+        if unknown:
+            raise ValueError(
+                f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
+            )
+        if self.noise_dim < 1 or self.penalty_every < 1:
+            raise ValueError("noise_dim and penalty_every must be 1 or more")
+
+
+# Generator
+
+
+class Modulation(nn.Module):
+    """Scale and shift of every channel, from the latent vector: x <- (1 + a(w)) x + b(w).
+
+    tao2022dfgan, section 3.4. With all weights 0 it is the identity.
+    """
+
+    def __init__(self, latent_dim: int, channels: int) -> None:
+        """Build the layer that gives a and b."""
+        super().__init__()
+        self.affine = nn.Linear(latent_dim, 2 * channels)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Modulate [B, C, H, W] by latent [B, W]."""
+        scale, shift = self.affine(latent)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1] each
+        return x * (1 + scale) + shift
+
+
+class TextBlock(nn.Module):
+    """Double the side, with text and noise in both convolutions.
+
+    y = W up(x) + conv(act(mod(conv(act(mod(up(x)))))))
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, latent_dim: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.modulation1 = Modulation(latent_dim, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.modulation2 = Modulation(latent_dim, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C', 2H, 2W]."""
+        short = functional.interpolate(self.skip(x), scale_factor=2, mode="bilinear")
+        long = functional.leaky_relu(self.modulation1(x, latent), SLOPE)
+        long = self.conv1(functional.interpolate(long, scale_factor=2))  # [B, C', 2H, 2W]
+        long = self.conv2(functional.leaky_relu(self.modulation2(long, latent), SLOPE))
+        return short + long
+
+
+class TextGenerator(nn.Module):
+    """From text and noise to a picture, by four blocks at S = 64.
+
+    Attributes:
+        config: the arguments that build it again.
+    """
+
+    name = "gan"
+
+    def __init__(
+        self, text_dim: int, noise_dim: int = 64, image_size: int = 64, width: int = 24
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            text_dim: D, features of a caption.
+            noise_dim: Z.
+            image_size: S; 8, 16, 32, ...
+            width: channels at S x S; towards 4 x 4 they grow to 8 times as many.
+
+        Raises:
+            ValueError: a side that cannot be built.
+        """
+        super().__init__()
+        channels = block_channels(image_size, width)[::-1]  # [192, 144, 96, 48, 24] at 24
+        latent_dim = 256
+        self.text_dim, self.noise_dim, self.image_size = text_dim, noise_dim, image_size
+        self.config = {
+            "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
+        }  # fmt: skip
+        self.standardize = Standardize(text_dim)
+        self.latent = nn.Sequential(
+            nn.Linear(text_dim + noise_dim, latent_dim), nn.LeakyReLU(SLOPE),
+            nn.Linear(latent_dim, latent_dim), nn.LeakyReLU(SLOPE),
+        )  # fmt: skip
+        self.start = nn.Linear(latent_dim, channels[0] * 4 * 4)
+        self.blocks = nn.ModuleList(
+            TextBlock(c, d, latent_dim) for c, d in zip(channels, channels[1:], strict=False)
+        )
+        self.to_picture = nn.Conv2d(channels[-1], 3, 3, padding=1)
+
+    def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
+        check_inputs(text, noise, self.text_dim, self.noise_dim)
+        latent = self.latent(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
+        x = self.start(latent).reshape(len(text), -1, 4, 4)  # [B, 192, 4, 4]
+        for block in self.blocks:
+            x = block(x, latent)  # [B, C, 2H, 2W]
+        return torch.tanh(self.to_picture(functional.leaky_relu(x, SLOPE)))  # [B, 3, S, S]
+
+
+def block_channels(image_size: int, width: int) -> list[int]:
+    """Channels at S x S, S/2 x S/2 and so on down to 4 x 4."""
+    if image_size < 8 or image_size & (image_size - 1):
+        raise ValueError(f"image_size {image_size}: doubling 4 gives 8, 16, 32, 64, 128, ...")
+    factors = (1, 2, 4, 6, 8)
+    return [width * factors[min(k, 4)] for k in range(image_size.bit_length() - 2)]
+
+
+# Discriminator
+
+
+class DownBlock(nn.Module):
+    """Halve the side: a short way by averages, plus a long way of two convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C', H / 2, W / 2]."""
+        long = self.conv1(functional.leaky_relu(x, SLOPE))  # [B, C', H / 2, W / 2]
+        long = self.conv2(functional.leaky_relu(long, SLOPE))
+        return self.skip(functional.avg_pool2d(x, 2)) + long
+
+
+class Discriminator(nn.Module):
+    """How real a picture is, and how true its caption: one logit.
+
+    The trunk sees the picture alone; the head sees its 4 x 4 map with the text at every place. So
+    the trunk runs once for all captions of a picture.
+    """
+
+    def __init__(
+        self, text_dim: int, image_size: int = 64, width: int = 24, spectral: bool = False
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            text_dim: D, features of a caption.
+            image_size: S; 8, 16, 32, ...
+            width: channels at S x S.
+            spectral: give every layer spectral norm.
+        """
+        super().__init__()
+        channels = block_channels(image_size, width)
+        self.text_dim, self.image_size = text_dim, image_size
+        self.config = {
+            "text_dim": text_dim, "image_size": image_size, "width": width, "spectral": spectral,
+        }  # fmt: skip
+        self.standardize = Standardize(text_dim)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, channels[0], 3, padding=1),
+            *[DownBlock(c, d) for c, d in zip(channels, channels[1:], strict=False)],
+            nn.LeakyReLU(SLOPE),
+        )
+        self.text = nn.Sequential(nn.Linear(text_dim, 256), nn.LeakyReLU(SLOPE))
+        self.head = nn.Sequential(
+            nn.Conv2d(channels[-1] + 256, channels[-1], 3, padding=1), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels[-1], channels[-1], 4), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels[-1], 1, 1),
+        )  # fmt: skip
+        if spectral:
+            for layer in self.modules():
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    spectral_norm(layer)
+
+    def judge(self, features: Tensor, text: Tensor) -> Tensor:
+        """Turn the trunk's map [B, C, 4, 4] and text [B, D] into logits [B]."""
+        told = self.text(self.standardize(text))[:, :, None, None]  # [B, 256, 1, 1]
+        told = told.expand(-1, -1, *features.shape[2:])  # [B, 256, 4, 4]
+        return self.head(torch.cat([features, told], dim=1)).flatten()
+
+    def forward(
+        self, images: Tensor, text: Tensor, mismatched: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Judge pictures with their captions.
+
+        Args:
+            images: [B, 3, S, S].
+            text: [B, D].
+            mismatched: [M, D], other captions of the first M pictures, or None.
+
+        Returns:
+            Logits [B], and, with `mismatched`, their logits [M] as well.
+        """
+        features = self.trunk(images)  # [B, C, 4, 4]
+        logits = self.judge(features, text)
+        if mismatched is None:
+            return logits
+        return logits, self.judge(features[: len(mismatched)], mismatched)
+
+
+# Differentiable augmentation
+
+
+def augment(images: Tensor, operations: Sequence[str]) -> Tensor:
+    """Change pictures at random, each in its own way, with a gradient (zhao2020diffaugment).
+
+    Colour operations make "a red circle" false, and so does a cut-out that hides it; a translation
+    by up to an eighth of the side makes "in the corner" false at most. What a data set bears is
+    its own matter: scenes bear none but the translation.
+
+    Args:
+        images: [B, 3, S, S] in [-1, 1].
+        operations: names from `AUGMENTATIONS`, done in this order.
+
+    Returns:
+        [B, 3, S, S].
+    """
+    for name in operations:
+        images = OPERATIONS[name](images)
+    return images
+
+
+def _per_picture(images: Tensor, low: float, high: float) -> Tensor:
+    return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(low, high)
+
+
+def _brightness(images: Tensor) -> Tensor:
+    return images + _per_picture(images, -0.5, 0.5)
+
+
+def _saturation(images: Tensor) -> Tensor:
+    gray = images.mean(dim=1, keepdim=True)
+    return gray + (images - gray) * _per_picture(images, 0, 2)
+
+
+def _contrast(images: Tensor) -> Tensor:
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (images - mean) * _per_picture(images, 0.5, 1.5)
+
+
+def _translation(images: Tensor) -> Tensor:
+    """Move by whole pixels, up to an eighth of the side; the border is continued."""
+    side, device = images.shape[-1], images.device
+    reach = side // 8
+    moves = torch.randint(-reach, reach + 1, (2, len(images), 1), device=device)  # [2, B, 1]
+    rows, columns = (torch.arange(side, device=device) + moves).clamp(0, side - 1)  # [B, S] each
+    picture = torch.arange(len(images), device=device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)  # [B, 3, S, S]
+
+
+def _cutout(images: Tensor) -> Tensor:
+    """Blank a square of half the side."""
+    side, device = images.shape[-1], images.device
+    centre = torch.randint(0, side + 1, (2, len(images), 1), device=device)
+    rows, columns = (torch.arange(side, device=device) - centre).abs() <= side // 4  # [B, S] each
+    return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "brightness": _brightness, "saturation": _saturation, "contrast": _contrast,
+    "translation": _translation, "cutout": _cutout,
+}  # fmt: skip
+
+
+# Objective
+
+
+class Gan:
+    """Train a generator against a discriminator (goodfellow2014gan).
+
+    The generator runs once a step: its pictures are shown to the discriminator, which learns from
+    them, and then, with the same graph, to the discriminator that has learnt.
+    """
+
+    averaged = ("generator",)
+
+    def __init__(
+        self,
+        config: GanConfig,
+        text_dim: int,
+        image_size: int = 64,
+        mismatched: Callable[[TrainingBatch], Tensor] | None = None,
+    ) -> None:
+        """Build both networks and their optimizers.
+
+        Args:
+            config: the ingredients.
+            text_dim: D, features of a caption.
+            image_size: S.
+            mismatched: gives a batch's false captions, features [B, D]; needed where
+                config.matching_aware is on.
+
+        Raises:
+            ValueError: false captions are wanted, and there is nothing to draw them with.
+        """
+        if config.matching_aware and mismatched is None:
+            raise ValueError("matching_aware needs `mismatched`, which draws false captions")
+        self.config, self.mismatched = config, mismatched
+        build = TextGenerator if config.text_blocks else ResidualDecoder
+        width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
+        generator = build(text_dim, config.noise_dim, image_size, width)
+        discriminator = Discriminator(text_dim, image_size, config.width, config.spectral_norm)
+        self.modules = {"generator": generator, "discriminator": discriminator}
+        rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=rates[name], betas=(0.0, 0.9))
+            for name, network in self.modules.items()
+        }
+        self.identity: dict[str, Any] = {"objective": "gan"} | {
+            f"gan {name}": str(value) for name, value in asdict(config).items()
+        }
+
+    def step(
+        self, batch: TrainingBatch, update: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Let the discriminator learn, then the generator."""
+        generator, discriminator = self.modules["generator"], self.modules["discriminator"]
+        text, operations = batch.text, self.config.augment
+        fake = generator(text, batch.noise)  # [B, 3, S, S]
+        false = self.mismatched(batch) if self.config.matching_aware else None  # [B, D]
+        shown = (augment(part, operations) for part in (batch.images, fake.detach().float()))
+        shown = torch.cat(list(shown))  # [2B, 3, S, S]
+        judged = discriminator(shown, torch.cat([text, text]), false)
+        logits, logits_mismatched = judged if false is not None else (judged, None)
+        real, generated = logits.float().chunk(2)  # [B], [B]
+        wrong = None if logits_mismatched is None else logits_mismatched.float()
+        hinge = self.config.loss == "hinge"
+        discriminate = losses.hinge_discriminator if hinge else losses.relativistic_discriminator
+        loss = discriminate(real, generated, wrong)
+        recorded = {"discriminator": loss.detach(), "real": real.detach().mean(),
+                    "generated": generated.detach().mean()}  # fmt: skip
+        recorded["mismatched"] = torch.zeros_like(loss) if wrong is None else wrong.detach().mean()
+        if self.config.penalty != "none" and batch.step % self.config.penalty_every == 0:
+            loss = loss + self.config.penalty_every * self._penalty(shown, text)
+        update("discriminator", loss)
+
+        discriminator.requires_grad_(False)
+        generated = discriminator(augment(fake, operations), text).float()  # [B]
+        if hinge:
+            loss = losses.hinge_generator(generated)
+        else:
+            with torch.no_grad():
+                real = discriminator(augment(batch.images, operations), text).float()
+            loss = losses.relativistic_generator(real, generated)
+        update("generator", loss)
+        discriminator.requires_grad_(True)
+        return recorded | {"generator": loss.detach()}
+
+    def _penalty(self, shown: Tensor, text: Tensor) -> Tensor:
+        """The gradient penalty, at the pictures that the discriminator was shown."""
+        discriminator = self.modules["discriminator"]
+        real, generated = shown.chunk(2)  # [B, 3, S, S] each
+        if self.config.penalty == "matching-aware":
+            return losses.matching_aware_penalty(discriminator, real, text)
+        penalty = losses.gradient_penalty(discriminator, real, text, self.config.gamma)
+        if self.config.penalty == "r1r2":
+            penalty = penalty + losses.gradient_penalty(
+                discriminator, generated, text, self.config.gamma
+            )
+        return penalty
+
+    def validate(self, batch: TrainingBatch, networks: dict[str, nn.Module]) -> Tensor:
+        """Return -D(G(t, z), t) of each held-out caption, [B]: what the generator minimizes."""
+        images = networks["generator"](batch.text, batch.noise)
+        return -networks["discriminator"](images, batch.text).float()

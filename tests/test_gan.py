@@ -1,0 +1,208 @@
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from t2i_course import data, scenes
+from t2i_course.gan import (
+    AUGMENTATIONS,
+    Discriminator,
+    Gan,
+    GanConfig,
+    Modulation,
+    TextGenerator,
+    augment,
+)
+from t2i_course.oracle import read_picture
+from t2i_course.training import TrainingConfig, train
+
+SMALL = GanConfig(noise_dim=8, width=8, matching_aware=False, penalty_every=1)
+
+
+@pytest.fixture(scope="module")
+def part(small_scenes):
+    """Pictures, and random features of their captions."""
+    packed = {
+        split: data.pack(small_scenes, split, 64, progress=False) for split in ("train", "val")
+    }
+    rng = np.random.default_rng(0)
+    text = {
+        split: rng.normal(size=(len(p.all_captions), 16)).astype(np.float32)
+        for split, p in packed.items()
+    }
+    return packed["train"], packed["val"], text["train"], text["val"]
+
+
+def run(part, config, steps=3, **options):
+    torch.manual_seed(0)
+    objective = Gan(config, 16, 64, **options)
+    numbers = TrainingConfig(
+        steps=steps, batch_size=8, validation_images=8, precision="float32", schedule="constant"
+    )
+    history = train(objective, numbers, *part, device="cpu", progress=False)
+    return objective, history
+
+
+def test_generator_draws_in_range_and_other_noise_gives_another_picture():
+    torch.manual_seed(0)
+    generator = TextGenerator(16, noise_dim=8, width=8)
+    text, noise = torch.randn(1, 16).expand(2, -1), torch.randn(2, 8)
+    images = generator(text, noise)
+    assert images.shape == (2, 3, 64, 64) and images.abs().max() <= 1
+    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    same = generator(text, noise[:1].expand(2, -1))
+    assert torch.allclose(same[0], same[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_other_sides_are_built(side):
+    generator = TextGenerator(16, 8, side, width=8)
+    images = generator(torch.randn(2, 16), torch.randn(2, 8))
+    assert images.shape == (2, 3, side, side)
+    assert Discriminator(16, side, width=8)(images, torch.randn(2, 16)).shape == (2,)
+
+
+def test_modulation_is_scale_and_shift_of_each_channel():
+    modulation = Modulation(4, 3)
+    x, latent = torch.randn(2, 3, 5, 5), torch.randn(2, 4)
+    scale, shift = modulation.affine(latent).chunk(2, dim=1)
+    expected = x[1, 2] * (1 + scale[1, 2]) + shift[1, 2]
+    assert torch.allclose(modulation(x, latent)[1, 2], expected)
+    torch.nn.init.zeros_(modulation.affine.weight), torch.nn.init.zeros_(modulation.affine.bias)
+    assert torch.equal(modulation(x, latent), x)
+
+
+def test_mismatched_captions_share_the_trunk_and_get_their_own_logits():
+    torch.manual_seed(0)
+    discriminator = Discriminator(16, width=8)
+    images, text, false = torch.randn(4, 3, 64, 64), torch.randn(4, 16), torch.randn(2, 16)
+    logits, mismatched = discriminator(images, text, false)
+    assert torch.allclose(logits, discriminator(images, text), atol=1e-5)
+    assert torch.allclose(mismatched, discriminator(images[:2], false), atol=1e-5)
+    assert not torch.allclose(mismatched, logits[:2], atol=1e-4)
+
+
+def test_spectral_norm_bounds_every_layer():
+    torch.manual_seed(0)
+    discriminator = Discriminator(16, width=8, spectral=True)
+    for _ in range(30):  # each forward in training mode is a step of the power method
+        discriminator(torch.randn(2, 3, 64, 64), torch.randn(2, 16))
+    for layer in discriminator.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            norm = torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
+            assert norm.item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_keep_the_shape_pass_the_gradient_and_differ_by_picture(name):
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 64, 64).expand(16, -1, -1, -1).clone().requires_grad_()
+    changed = augment(images, [name])
+    assert changed.shape == images.shape
+    assert not torch.allclose(changed[0], changed[1]) or not torch.allclose(changed[0], changed[2])
+    changed.sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_no_operation_leaves_pictures_as_they_are():
+    images = torch.rand(2, 3, 8, 8)
+    assert augment(images, ()) is images
+
+
+def test_translated_scenes_keep_their_colours_shapes_and_background():
+    rng, kept = random.Random(5), 0
+    torch.manual_seed(0)
+    drawn = [scenes.sample_scene(rng, False) for _ in range(60)]
+    images = np.stack([np.asarray(scenes.render(scene)) for scene in drawn]).transpose(0, 3, 1, 2)
+    moved = data.to_uint8(augment(data.to_float(torch.from_numpy(images.copy())), ["translation"]))
+    for scene, picture in zip(drawn, moved.numpy().transpose(0, 2, 3, 1), strict=True):
+        inside = all(14 < v < 50 for thing in scene.objects for v in (thing.x, thing.y))
+        if not inside or any(thing.size == "large" for thing in scene.objects):
+            continue  # a shape at the border may be cut off
+        read = read_picture(picture)
+        said = [sorted((o.color, o.shape) for o in s.objects) for s in (scene, read)]
+        assert said[0] == said[1] and read.background == scene.background
+        kept += 1
+    assert kept >= 5
+
+
+def test_both_networks_learn_and_every_loss_is_recorded(part):
+    torch.manual_seed(0)
+    fresh = Gan(SMALL, 16, 64)
+    before = {k: v.clone() for k, v in fresh.modules["discriminator"].state_dict().items()}
+    objective, history = run(part, SMALL)
+    assert set(history.losses) == {"discriminator", "generator", "real", "generated", "mismatched"}
+    after = objective.modules["discriminator"].state_dict()
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    assert all(p.requires_grad for p in objective.modules["discriminator"].parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "relativistic", "penalty": "r1r2"},
+        {"penalty": "r1"},
+        {"penalty": "none", "spectral_norm": True},
+        {"text_blocks": False},
+        {"augment": ("translation",)},
+    ],
+    ids=str,
+)
+def test_every_switch_trains(part, change):
+    _, history = run(part, replace(SMALL, **change))
+    assert len(history.losses["generator"]) == 3
+
+
+def test_the_same_seed_gives_the_same_weights(part):
+    config = replace(SMALL, augment=("translation",))
+    first, second = run(part, config)[0], run(part, config)[0]
+    for name in first.modules:
+        pairs = zip(
+            first.modules[name].parameters(), second.modules[name].parameters(), strict=True
+        )
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_generator_learns_nothing_from_the_discriminators_update(part):
+    """Its pictures are detached: only its own update moves it."""
+    torch.manual_seed(0)
+    objective, moved = Gan(SMALL, 16, 64), {}
+
+    def update(name, loss):
+        for network in objective.modules.values():
+            network.zero_grad()
+        loss.backward()
+        moved[name] = {
+            other: any(p.grad is not None and p.grad.any() for p in network.parameters())
+            for other, network in objective.modules.items()
+        }
+
+    from t2i_course.data import Batch
+    from t2i_course.processes import TrainingBatch
+
+    batch = Batch(torch.rand(4, 3, 64, 64), ["x"] * 4, torch.arange(4), torch.arange(4))
+    text, noise = torch.randn(4, 16), torch.randn(4, 8)
+    objective.step(TrainingBatch(**vars(batch), text=text, noise=noise, step=1), update)
+    assert moved["discriminator"] == {"generator": False, "discriminator": True}
+    assert moved["generator"] == {"generator": True, "discriminator": False}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "wasserstein"}, "unknown loss 'wasserstein': choose one of hinge, relativistic"),
+        ({"penalty": "r3"}, "unknown penalty 'r3'"),
+        ({"augment": ("flip",)}, "unknown augmentation 'flip'"),
+        ({"noise_dim": 0}, "noise_dim and penalty_every"),
+    ],
+)
+def test_unknown_ingredients_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        GanConfig(**change)
+
+
+def test_matching_awareness_needs_false_captions():
+    with pytest.raises(ValueError, match="draws false captions"):
+        Gan(GanConfig(), 16)
