@@ -326,10 +326,11 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         judged = judged_pictures.match_captions(folder, held, args.samples)
         rows = judged.caption_rows
+    if args.fid or args.inception_weights:
+        protocol.check_samples(len(rows), held)  # before a download
     instruments = load_instruments(
         held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars
     )
-    protocol.check_samples(len(rows), held, instruments)  # before the work is done
     if args.pictures is None:
         if card["data"] != held.data:
             _note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")

@@ -2,7 +2,7 @@
 
 held = open_held_out("scenes", "val_seen")
 rows = choose_captions(held, 2000)        # the same ones for every generator
-key, images = other_real(held, 2000)      # real pictures that are not of the split
+key, images, words = other_real(held, 2000)  # real pictures that are not of the split
 """
 
 from __future__ import annotations
@@ -132,34 +132,41 @@ def choose_captions(held: HeldOut, samples: int, seed: int = 0) -> np.ndarray:
     return np.concatenate(rounds)[:samples]
 
 
-def other_real(held: HeldOut, count: int, progress: bool = False) -> tuple[str, np.ndarray]:
-    """Real pictures that are not of the split, to stand where a generator's stand.
+def other_real(
+    held: HeldOut, count: int, against: str = "val", progress: bool = False
+) -> tuple[str, np.ndarray, str]:
+    """Real pictures that are not in the reference, to stand where a generator's stand.
 
     Of scenes they are new ones, drawn by the rule of the split with another seed, which no network
-    has seen; of photos, training pictures.
+    has seen. Of photos they are training pictures, or those of val where the training pictures are
+    the reference.
 
     Args:
         held: the data.
         count: N; of photos, no more than there are.
+        against: the split that `reference` named.
         progress: show a bar.
 
     Returns:
-        A key for caches of their features, and the pictures, uint8 [N, 3, S, S].
+        A key for caches of their features; the pictures, uint8 [N, 3, S, S]; what they are.
     """
     if held.facts is None:
-        train = pack(
-            held.folder, "train", held.packed.size,
-            on_bad_image=held.on_bad_image, progress=progress,
-        )  # fmt: skip
-        rows = np.sort(np.random.default_rng(OTHER_SEED).permutation(len(train))[:count])
-        return f"{train.key}, {len(rows)} of seed {OTHER_SEED}", train.images[rows]
+        packed, split = held.packed, "val"
+        if against != "train":
+            size, choice = held.packed.size, held.on_bad_image
+            packed = pack(held.folder, "train", size, on_bad_image=choice, progress=progress)
+            split = "train"
+        rows = np.sort(np.random.default_rng(OTHER_SEED).permutation(len(packed))[:count])
+        words = f"{len(rows)} pictures of {split}, seed {OTHER_SEED}"
+        return f"{packed.key}, {words}", packed.images[rows], words
     pictures = []
     for index in tqdm(range(count), desc="drawing scenes", disable=not progress):
         rng = random.Random(f"real scenes {scenes.VERSION} {OTHER_SEED} {held.split} {index}")
         unseen = SPLITS[held.split] if held.split != "val" else index % 2 == 1
         pictures.append(np.asarray(scenes.render(scenes.sample_scene(rng, unseen))))
-    key = f"scenes {scenes.VERSION} of seed {OTHER_SEED}, {held.split}, {count}"
-    return key, np.ascontiguousarray(np.moveaxis(np.stack(pictures), -1, 1))
+    words = f"{count} new scenes of the kind of {held.split}, seed {OTHER_SEED}"
+    key = f"scenes {scenes.VERSION}, {words}"
+    return key, np.ascontiguousarray(np.moveaxis(np.stack(pictures), -1, 1)), words
 
 
 def reference(held: HeldOut, more_than: int, progress: bool = False) -> tuple[str, np.ndarray, str]:

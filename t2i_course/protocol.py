@@ -38,6 +38,7 @@ from t2i_course.evaluation import (
     retrieval,
 )
 from t2i_course.evaluation_result import REAL, SHUFFLED, Evaluation, Measure
+from t2i_course.fid import InceptionFeatures
 from t2i_course.held_out import HeldOut, other_real, reference
 from t2i_course.instruments import Instruments, matched_text
 from t2i_course.judged_pictures import JudgedPictures
@@ -74,7 +75,8 @@ def evaluate(
     if judged.name in (REAL, SHUFFLED):  # a folder may be called so
         judged = replace(judged, name=f"{judged.name} (judged)")
     run = _Run(judged, held, instruments, references, repeats, progress)
-    check_samples(len(judged.images), held, instruments)
+    if instruments.inception is not None:
+        check_samples(len(judged.images), held, instruments.inception.width)
     measures: list[Measure] = []
     left_out: list[str] = []
     for part in (_distances, _scene_accuracy, _retrieval):
@@ -88,16 +90,20 @@ def evaluate(
     )  # fmt: skip
 
 
-def check_samples(samples: int, held: HeldOut, instruments: Instruments) -> None:
-    """Raise ValueError if a FID is asked for and there are too few pictures for one."""
-    if instruments.inception is not None:
-        width = instruments.inception.width
-        real = len(reference(held, width)[1])
-        if min(samples, real) <= width:
-            raise ValueError(
-                f"{samples} drawn and {real} real pictures: FID needs more than "
-                f"{width} of each. Choose more (--samples), or leave FID out."
-            )
+def check_samples(samples: int, held: HeldOut, width: int = InceptionFeatures.width) -> None:
+    """Raise ValueError unless N drawn pictures, and the real ones, are enough for a FID.
+
+    Args:
+        samples: N.
+        held: the data.
+        width: number of Inception's features.
+    """
+    real = len(reference(held, width)[1])
+    if min(samples, real) <= width:
+        raise ValueError(
+            f"{samples} drawn and {real} real pictures: FID needs more than {width} of each. "
+            "Choose more (--samples), or leave FID out."
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,8 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
         against = f"to {len(real):,} real pictures of {split}"
         sets = {run.judged.name: run.judged.images}
         if run.references:
-            other_key, sets[REAL] = other_real(run.held, len(run.judged.images), run.progress)
+            count = len(run.judged.images)
+            other_key, sets[REAL], others = other_real(run.held, count, split, run.progress)
         repeats = min(run.repeats, WIDE_REPEATS) if extractor.width > WIDE else run.repeats
         reader = f"{extractor.name} ({extractor.fingerprint})"
         for name, pictures in sets.items():
@@ -149,10 +156,10 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
             if few > extractor.width:
                 value = frechet(real, features, repeats)
                 values[frechet_name] = value, f"{frechet_name}, squared Frechet distance {against}"
-            elif name == run.judged.name:
+            else:
                 yield (
-                    f"{frechet_name}: {len(features)} pictures and {len(real)} real ones, more than"
-                    f" {extractor.width} of each are needed"
+                    f"{frechet_name}, {name}: {len(features)} pictures and {len(real)} real ones, "
+                    f"more than {extractor.width} of each are needed"
                 )
             if few >= 3:
                 value = kernel_distance(real, features)
@@ -164,6 +171,7 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
                 values[f"recall{suffix}"] = both.recall, f"recall, {words}"
             seconds = time.perf_counter() - start
             for metric, (value, what) in values.items():
+                what += f"; of {others}" if name == REAL else ""
                 share = metric.startswith(("precision", "recall"))
                 yield Measure(
                     name, metric, value, what, reader, run.held.split, seconds, share

@@ -81,7 +81,7 @@ def test_too_many_or_too_few_captions_are_refused(small_scenes, samples):
 @pytest.mark.parametrize("split", ["val", "val_seen", "val_unseen"])
 def test_other_real_scenes_are_new_ones_of_the_splits_kind(small_scenes, split):
     held = open_held_out(small_scenes, split)
-    key, images = other_real(held, 30)
+    key, images, words = other_real(held, 30)
     assert (images == other_real(held, 30)[1]).all()
     assert not (images[:, None] == held.packed.images).all(axis=(2, 3, 4)).any()
     unseen = []
@@ -90,7 +90,7 @@ def test_other_real_scenes_are_new_ones_of_the_splits_kind(small_scenes, split):
         unseen.append(any((t.shape, t.color) in scenes.UNSEEN_PAIRS for t in things))
     expected = {"val": [False, True] * 15, "val_seen": [False] * 30, "val_unseen": [True] * 30}
     assert unseen == expected[split]
-    assert split in key
+    assert split in key and split in words
 
 
 def test_photos_have_val_alone_and_no_facts(photos):
@@ -103,11 +103,21 @@ def test_photos_have_val_alone_and_no_facts(photos):
 
 def test_other_real_photos_are_training_pictures_each_once(photos):
     held = open_held_out(photos, size=32)
-    key, images = other_real(held, 30)
+    key, images, words = other_real(held, 30)
     assert images.shape == (30, 3, 32, 32)
     assert len(np.unique(images.reshape(30, -1), axis=0)) == 30
     assert len(other_real(held, 500)[1]) == 60  # all there are
-    assert "30 of seed" in key
+    assert words in key and words == "30 pictures of train, seed 1"
+
+
+def test_no_photo_is_measured_against_itself(photos):
+    """With a wide extractor the training pictures are the reference."""
+    held = open_held_out(photos, size=32)
+    for more_than in (10, 50):
+        key, images, split = reference(held, more_than)
+        other_key, others, _ = other_real(held, 30, split)
+        assert not (others[:, None] == images).all(axis=(2, 3, 4)).any()
+        assert key.partition(",")[0] != other_key.partition(",")[0]
 
 
 def test_reference_is_the_split_unless_it_has_too_few_pictures(small_scenes):
