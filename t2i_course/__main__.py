@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from t2i_course import __version__
 
@@ -21,6 +22,7 @@ from t2i_course import __version__
 MODELS = {
     "baseline": ("residual", 2e-3, 300, 6000),
     "article": ("article", 2e-4, 300, 6000),
+    "gan": ("gan", 2e-4, 300, 30_000),
 }
 
 
@@ -43,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--profile", choices=("fast", "full"), help="how long to train; default: T2I_PROFILE")
     add("--steps", type=int, help="updates; default: by profile")
     add("--batch-size", type=int, default=64, help="images a step; default: %(default)s")
-    add("--learning-rate", type=float, help="default: by model")
+    add("--learning-rate", type=float, help="default: by model; the GAN's two are set by --set")
+    add("--set", metavar="NAME=VALUE", action="append", default=[], dest="ingredients",
+        help="an ingredient of the GAN, such as penalty=r1; may be repeated")  # fmt: skip
     add("--size", type=int, default=64, help="side of the images, pixels; default: %(default)s")
     add("--precision", choices=("auto", "float32", "bf16"), default="auto",
         help="auto takes bf16 where it is faster; default: %(default)s")  # fmt: skip
@@ -154,6 +158,8 @@ def train(args: argparse.Namespace) -> int:
 
     decoder, rate, fast, full = MODELS[args.model]
     current = runtime.settings(os.environ | _given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
+    if args.ingredients and args.model != "gan":
+        raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
         batch_size=args.batch_size,
@@ -175,8 +181,6 @@ def train(args: argparse.Namespace) -> int:
 
     # What takes long comes after everything that may be wrong.
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
-    runtime.seed_everything(config.seed)
-    generator = image_decoder.build_decoder(decoder, text_dim=encoder.width, image_size=args.size)
     bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
     folder = data.resolve_data(current.data)
     packed, text = {}, {}
@@ -188,16 +192,24 @@ def train(args: argparse.Namespace) -> int:
         if current.data != "scenes":
             text_encoder.warn_if_cut(encoder, captions)
         text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
-    if hasattr(generator, "standardize"):
-        generator.standardize.fit(text["train"])
-    weights = sum(p.numel() for p in generator.parameters())
-    _say(f"{args.model}: {weights:,} weights, {config.steps:,} steps of {config.batch_size} images")
+    runtime.seed_everything(config.seed)
+    if args.model == "gan":
+        objective = _adversarial(args, folder, packed["train"], text["train"], encoder, bars)
+    else:
+        size = {"text_dim": encoder.width, "image_size": args.size}
+        objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
+    for network in objective.modules.values():
+        if hasattr(network, "standardize"):
+            network.standardize.fit(text["train"])
+    weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
+    told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
+    _say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
     counts = ", ".join(f"{len(part):,} {split}" for split, part in packed.items())
     _say(f"data: {current.data}, images: {counts}; encoder: {encoder.name}; device: {device}")
     _say(f"processes: {os.environ.get('WORLD_SIZE', '1')}; Ctrl-C saves, --resume goes on")
     try:
         history = training.train(
-            training.MeanSquaredError(generator, config), config,
+            objective, config,
             packed["train"], packed["val"], text["train"], text["val"],
             run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
             device=str(device), progress=bars,
@@ -217,16 +229,38 @@ def train(args: argparse.Namespace) -> int:
         "steps": config.steps,
         "seconds": round(history.seconds, 1),
         "hardware": runtime.hardware(),
-        "metrics": {"validation loss (mean squared error)": round(loss, 6)},
+        "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
         "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
         "seed": config.seed,
     }  # fmt: skip
     if _first_process():
-        file = training.save_weights(output, generator, card)
-        _say(f"validation loss: {loss:.5f} (mean squared error, averaged weights)")
+        file = training.save_weights(output, objective.modules["generator"], card)
+        _say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
         _say(f"weights: {file}")
     PartialState().destroy_process_group()  # does nothing for a single process
     return 0
+
+
+def _adversarial(
+    args: argparse.Namespace,
+    folder: Path,
+    packed: Any,
+    text: Sequence,
+    encoder: Any,
+    progress: bool,
+) -> Any:
+    """Return the GAN as an objective, with false captions for its discriminator."""
+    from t2i_course import gan, mismatched_captions, scenes, text_encoder
+
+    config = gan.read_config(args.ingredients)
+    if (folder / scenes.MARKER).is_file():
+        is_true = mismatched_captions.scenes_truth(folder, "train", packed)
+        contradicting = mismatched_captions.contradicting_captions(folder, "train", packed)
+        hard = text_encoder.embed_captions(encoder, contradicting, progress=progress)
+    else:
+        is_true, hard = mismatched_captions.photos_truth(packed), None
+    false = mismatched_captions.MismatchedCaptions(text, is_true, hard, config.contradicting)
+    return gan.Gan(config, encoder.width, args.size, false)
 
 
 def _measuring(

@@ -9,7 +9,7 @@ objective for the loop of `t2i_course.training`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
+from t2i_course.image_decoder import DECODERS, ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch
 
 SLOPE = 0.2  # of the leaky ReLU below 0
@@ -40,6 +40,7 @@ class GanConfig:
     penalty_every: int = 4  # steps; the penalty is scaled by as much (karras2020stylegan2)
     gamma: float = 1.0  # weight of r1 and r1r2
     augment: tuple[str, ...] = ()  # DiffAugment's operations that leave every caption true
+    contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 2e-4
     discriminator_rate: float = 4e-4  # two time scales: heusel2017fid
@@ -58,6 +59,36 @@ class GanConfig:
             )
         if self.noise_dim < 1 or self.penalty_every < 1:
             raise ValueError("noise_dim and penalty_every must be 1 or more")
+
+
+def read_config(settings: Sequence[str]) -> GanConfig:
+    """Read ingredients from the command line.
+
+    Args:
+        settings: texts such as "penalty=r1", "text_blocks=off" or "augment=translation,cutout".
+
+    Raises:
+        ValueError: a text without "=", an unknown name, or a value of another kind.
+    """
+    kinds, values = {field.name: type(field.default) for field in fields(GanConfig)}, {}
+    for text in settings:
+        name, found, value = text.partition("=")
+        if not found or name not in kinds:
+            raise ValueError(
+                f"{text!r} sets no ingredient of the GAN: write NAME=VALUE with one of the names "
+                f"{', '.join(kinds)}"
+            )
+        try:
+            if kinds[name] is bool:
+                values[name] = {"on": True, "off": False}[value]
+            elif kinds[name] is tuple:
+                values[name] = tuple(part for part in value.split(",") if part)
+            else:
+                values[name] = kinds[name](value)
+        except (ValueError, KeyError):
+            wanted = "on or off" if kinds[name] is bool else f"of the kind {kinds[name].__name__}"
+            raise ValueError(f"{text!r}: the value must be {wanted}") from None
+    return GanConfig(**values)
 
 
 # Generator
@@ -313,6 +344,9 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "brightness": _brightness, "saturation": _saturation, "contrast": _contrast,
     "translation": _translation, "cutout": _cutout,
 }  # fmt: skip
+
+
+GENERATORS: dict[str, Callable[..., nn.Module]] = {**DECODERS, TextGenerator.name: TextGenerator}
 
 
 # Objective

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from t2i_course import runtime
 from t2i_course.checkpoints import load_generator
 from t2i_course.data import to_uint8
+from t2i_course.gan import GENERATORS
 from t2i_course.plots import grid_picture
 from t2i_course.text_encoder import TextEncoder, count_tokens, unknown_words
 
@@ -73,7 +74,7 @@ def load_model(
         FileNotFoundError: the checkpoint or the encoder is missing.
         ValueError: the checkpoint is damaged, or the encoder is not the one of the training.
     """
-    generator, card = load_generator(name_or_path, device)
+    generator, card = load_generator(name_or_path, device, GENERATORS)
     named = card["encoder"]
     encoder = TextEncoder(named["name"], pooling=named["pooling"], device=device)
     if encoder.fingerprint != named["fingerprint"]:

@@ -31,6 +31,7 @@ from t2i_course.captions import (
 
 SIDE = 64
 VERSION = 1
+MARKER = "scenes.json"  # written last: the folder is whole, and made with what stands in it
 SHAPES = VALUES["shape"]
 COLORS = {
     "red": (222, 30, 34),
@@ -376,7 +377,7 @@ def make_scenes(
     """
     folder = Path(folder) if folder is not None else runtime.data_folder() / "scenes"
     made_as = {"version": VERSION, "train": train, "val": val, "seed": seed}
-    marker = folder / "scenes.json"
+    marker = folder / MARKER
     if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == made_as:
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -390,7 +391,7 @@ def make_scenes(
     ):
         _make_split(unfinished, "train", train, seed, bar)
         _make_split(unfinished, "val", val, seed, bar)
-        _write_json(unfinished / "scenes.json", made_as)
+        _write_json(unfinished / MARKER, made_as)
     return folder
 
 

@@ -14,6 +14,7 @@ from t2i_course.gan import (
     Modulation,
     TextGenerator,
     augment,
+    read_config,
 )
 from t2i_course.oracle import read_picture
 from t2i_course.training import TrainingConfig, train
@@ -206,3 +207,27 @@ def test_unknown_ingredients_are_named(change, message):
 def test_matching_awareness_needs_false_captions():
     with pytest.raises(ValueError, match="draws false captions"):
         Gan(GanConfig(), 16)
+
+
+def test_ingredients_are_read_from_the_command_line():
+    texts = ["penalty=r1", "width=8", "text_blocks=off", "augment=translation,cutout", "gamma=0.5"]
+    expected = GanConfig(
+        penalty="r1", width=8, text_blocks=False, augment=("translation", "cutout"), gamma=0.5
+    )
+    assert read_config(texts) == expected
+    assert read_config([]) == GanConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("penalty", "write NAME=VALUE"),
+        ("depth=3", "sets no ingredient .* noise_dim, width"),
+        ("text_blocks=maybe", "must be on or off"),
+        ("width=wide", "of the kind int"),
+        ("penalty=r3", "unknown penalty"),
+    ],
+)
+def test_ingredients_that_are_none_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_config([text])

@@ -584,3 +584,17 @@ def test_encoder_passes_its_options_on(home, capsys):
             "--seed", "2"]  # fmt: skip
     assert "missing.json" in error_line(capsys, argv)
     assert not Path("new").exists()
+
+
+def test_gan_is_trained_drawn_with_and_resumed(home, capsys):
+    argv = ["train", "--model", "gan", "--steps", "2", "--batch-size", "8", "--set", "width=8",
+            "--set", "augment=translation", "--output", "few", "--device", "cpu"]  # fmt: skip
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "generator" in out and "discriminator" in out
+    assert (
+        main(["generate", "a red circle", "--model", "few", "--count", "2", "--output", "g.png"])
+        == 0
+    )
+    assert main(["train", "--model", "baseline", "--steps", "2", "--set", "width=8"]) == 2
+    assert "baseline has no such ingredients" in capsys.readouterr().err
