@@ -8,3 +8,8 @@ __version__ = "0.1.0"
 # outputs, and its tokenizer threads warn when a data loader forks.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Must be set before torch is imported, so it serves the command line, and notebooks in a shell that
+# sets it: idle threads sleep. By default they spin, and beside any other busy process a step of two
+# threads takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
