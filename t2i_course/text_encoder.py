@@ -18,6 +18,7 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import safetensors
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -121,7 +122,7 @@ class TextEncoder(nn.Module):
             self.bert = BertModel.from_pretrained(
                 source, add_pooling_layer=False, dtype=torch.float32, attn_implementation="eager"
             )
-        except OSError as error:
+        except (OSError, safetensors.SafetensorError) as error:
             if Path(source).is_dir():
                 raise OSError(f"the encoder in {source} cannot be read: {error}") from error
             raise OSError(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def template(tmp_path_factory, photos, tiny_bert) -> Path:
 
 
 @pytest.fixture
-def home(template, photos, tmp_path, monkeypatch) -> Path:
+def home(template, photos, tmp_path, monkeypatch) -> Iterator[Path]:
     """A copy of the trained data folder; the working folder holds `photos`."""
     shutil.copytree(template, tmp_path / "home")
     (tmp_path / "work").mkdir()
@@ -78,7 +79,10 @@ def home(template, photos, tmp_path, monkeypatch) -> Path:
     for name in ("T2I_DATA", "T2I_PROFILE", "T2I_SEED", "T2I_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("T2I_DEVICE", "cpu")
-    return tmp_path / "home"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `command`: sums of two threads differ in the last digits
+    yield tmp_path / "home"
+    torch.set_num_threads(threads)
 
 
 def error_line(capsys, argv: list[str]) -> str:
