@@ -77,7 +77,7 @@ class CaptionMatcher(nn.Module):
 
     def embed_text(self, features: np.ndarray | Tensor) -> np.ndarray:
         """Turn the text encoder's features [N, D] into float32 [N, E] of length 1."""
-        features = torch.from_numpy(np.array(features, dtype=np.float32))
+        features = torch.from_numpy(np.asarray(features).astype(np.float32))
         with torch.inference_mode():
             found = self.text(features.to(self.log_scale.device))
             return functional.normalize(found, dim=1).cpu().numpy()
