@@ -32,6 +32,15 @@ TRAIN = ("train", "--data", "photos", "--size", "16", "--steps", "6", "--batch-s
 PROMPT = "a large red circle on a white background"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute as `command` does: the sums of two threads differ in the last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     """A folder in COCO's layout: JPEG and PNG, mixed sizes, some in grayscale."""
@@ -69,7 +78,7 @@ def template(tmp_path_factory, photos, tiny_bert) -> Path:
 
 
 @pytest.fixture
-def home(template, photos, tmp_path, monkeypatch) -> Iterator[Path]:
+def home(template, photos, tmp_path, monkeypatch) -> Path:
     """A copy of the trained data folder; the working folder holds `photos`."""
     shutil.copytree(template, tmp_path / "home")
     (tmp_path / "work").mkdir()
@@ -79,10 +88,7 @@ def home(template, photos, tmp_path, monkeypatch) -> Iterator[Path]:
     for name in ("T2I_DATA", "T2I_PROFILE", "T2I_SEED", "T2I_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("T2I_DEVICE", "cpu")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in `command`: sums of two threads differ in the last digits
-    yield tmp_path / "home"
-    torch.set_num_threads(threads)
+    return tmp_path / "home"
 
 
 def error_line(capsys, argv: list[str]) -> str:
