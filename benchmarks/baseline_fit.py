@@ -16,19 +16,15 @@ import numpy as np
 import torch
 from scipy import stats
 
-from t2i_course import data, oracle, report, runtime, scenes
-from t2i_course.checkpoints import load_generator
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course import data, generation, oracle, report, runtime, scenes
+from t2i_course.text_encoder import embed_captions
 
 SUBSETS = ("val_seen", "val_unseen")
 
 
 def draw(name: str, texts: list[str], settings: runtime.Settings) -> np.ndarray:
     """Draw one picture for each text: uint8 [N, 3, 64, 64]."""
-    generator, card = load_generator(name, settings.device)
-    encoder = TextEncoder(card["encoder"]["name"], card["encoder"]["pooling"])
-    if encoder.fingerprint != card["encoder"]["fingerprint"]:
-        raise ValueError(f"{name} was trained with another encoder than {encoder.name}")
+    generator, encoder, _ = generation.load_model(name, settings.device)
     features = torch.from_numpy(np.array(embed_captions(encoder, texts)))
     pictures = []
     with torch.inference_mode():

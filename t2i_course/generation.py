@@ -20,7 +20,12 @@ from t2i_course.checkpoints import load_generator
 from t2i_course.data import to_uint8
 from t2i_course.gan import GENERATORS
 from t2i_course.plots import grid_picture
-from t2i_course.text_encoder import TextEncoder, count_tokens, unknown_words
+from t2i_course.text_encoder import (
+    TextEncoder,
+    count_tokens,
+    load_trained_encoder,
+    unknown_words,
+)
 
 BATCH = 64  # pictures drawn at once
 COLUMNS = 8
@@ -75,14 +80,7 @@ def load_model(
         ValueError: the checkpoint is damaged, or the encoder is not the one of the training.
     """
     generator, card = load_generator(name_or_path, device, GENERATORS)
-    named = card["encoder"]
-    encoder = TextEncoder(named["name"], pooling=named["pooling"], device=device)
-    if encoder.fingerprint != named["fingerprint"]:
-        raise ValueError(
-            f"{name_or_path} was trained with another encoder {named['name']!r} (fingerprint "
-            f"{named['fingerprint']}, here {encoder.fingerprint}): restore that encoder, or train "
-            "anew"
-        )
+    encoder = load_trained_encoder(card["encoder"], str(name_or_path), device)
     return generator, encoder, card
 
 

@@ -18,7 +18,7 @@ from t2i_course.fid import InceptionFeatures
 from t2i_course.held_out import HeldOut
 from t2i_course.picture_features import Extractor
 from t2i_course.scene_features import load_scene_features
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_encoder import embed_captions, load_trained_encoder
 
 
 class Matcher(Protocol):
@@ -125,12 +125,5 @@ def matched_text(
     Raises:
         ValueError: the matcher was trained with another text encoder than there is.
     """
-    named = matcher.encoder
-    encoder = TextEncoder(named["name"], pooling=named["pooling"], device=device)
-    if encoder.fingerprint != named["fingerprint"]:
-        raise ValueError(
-            f"{matcher.name} was trained with another encoder {named['name']!r} (fingerprint "
-            f"{named['fingerprint']}, here {encoder.fingerprint}): restore it, or train the "
-            "matcher anew"
-        )
+    encoder = load_trained_encoder(matcher.encoder, matcher.name, device)
     return matcher.embed_text(embed_captions(encoder, captions, progress=progress))

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,6 +239,30 @@ def _encode_all(encoder: TextEncoder, captions: Sequence[str], progress: bool) -
             features[rows] = batch.float().cpu().numpy()
             bar.update(len(rows))
     return features
+
+
+def load_trained_encoder(
+    named: Mapping[str, str], network: str, device: torch.device | str | None = None
+) -> TextEncoder:
+    """Load the text encoder that a network was trained with.
+
+    Args:
+        named: name, fingerprint and pooling, as the network's model card has them.
+        network: what the error calls it.
+        device: of the encoder.
+
+    Raises:
+        OSError: there is no such encoder.
+        ValueError: the encoder of that name is another one now.
+    """
+    encoder = TextEncoder(named["name"], pooling=named["pooling"], device=device)
+    if encoder.fingerprint != named["fingerprint"]:
+        raise ValueError(
+            f"{network} was trained with another encoder {named['name']!r} (fingerprint "
+            f"{named['fingerprint']}, here {encoder.fingerprint}): restore that encoder, or train "
+            "anew"
+        )
+    return encoder
 
 
 def embed_captions(
