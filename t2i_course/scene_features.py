@@ -11,7 +11,6 @@ places. Whatever they were not trained to tell, they may still miss.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -103,27 +102,19 @@ def read_attributes(folder: str | os.PathLike[str], split: str) -> dict[str, Ten
     Raises:
         FileNotFoundError: the folder holds no scenes.
     """
-    path = Path(folder) / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: scene features are learnt from drawn scenes only")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    images = sorted(content["images"], key=lambda image: image["id"])
-    row = {image["id"]: index for index, image in enumerate(images)}
-    shapes = {category["id"]: category["name"] for category in content["categories"]}
+    drawn = [scene for _, scene in sorted(scenes.read_instances(folder, split).items())]
     column = {value: index for index, (_, value) in enumerate(VALUES)}
     backgrounds, colors = list(scenes.BACKGROUNDS), list(scenes.COLORS)
-    numbers = torch.zeros(len(images), len(VALUES), dtype=torch.int64)
-    places = torch.zeros(len(images), 1 + len(colors), GRID**2)
-    for thing in content["annotations"]:
-        index = row[thing["image_id"]]
-        for value in (thing["color"], shapes[thing["category_id"]], thing["size"]):
-            numbers[index, column[value]] += 1
-        left, top, width, height = thing["bbox"]
-        x, y = (int((low + span / 2) * GRID / scenes.SIDE)
-                for low, span in ((left, width), (top, height)))  # fmt: skip
-        places[index, [0, 1 + colors.index(thing["color"])], GRID * y + x] = 1
+    numbers = torch.zeros(len(drawn), len(VALUES), dtype=torch.int64)
+    places = torch.zeros(len(drawn), 1 + len(colors), GRID**2)
+    for row, scene in enumerate(drawn):
+        for thing in scene.objects:
+            for value in (thing.color, thing.shape, thing.size):
+                numbers[row, column[value]] += 1
+            x, y = (int(place * GRID / scenes.SIDE) for place in (thing.x, thing.y))
+            places[row, [0, 1 + colors.index(thing.color)], GRID * y + x] = 1
     return {
-        "background": torch.tensor([backgrounds.index(image["background"]) for image in images]),
+        "background": torch.tensor([backgrounds.index(scene.background) for scene in drawn]),
         "count": numbers[:, : len(colors)].sum(dim=1) - 1,
         "numbers": numbers,
         "places": places,

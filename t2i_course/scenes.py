@@ -417,3 +417,36 @@ def read_facts(folder: Path | str, split: str) -> dict[int, list[Facts]]:
     for entry in read_captions(folder, split):
         facts.setdefault(entry["image_id"], []).append(entry["facts"])
     return facts
+
+
+def read_instances(folder: Path | str, split: str) -> dict[int, Scene]:
+    """What each picture of a split shows, read from the annotations, by image id.
+
+    Raises:
+        FileNotFoundError: the folder holds no scenes.
+    """
+    path = Path(folder) / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path}: it comes with drawn scenes only, for only drawn scenes know their facts"
+        )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    shapes = {category["id"]: category["name"] for category in content["categories"]}
+    objects: dict[int, list[SceneObject]] = {image["id"]: [] for image in content["images"]}
+    for thing in content["annotations"]:
+        left, top, width, height = thing["bbox"]
+        objects[thing["image_id"]].append(
+            SceneObject(
+                shape=shapes[thing["category_id"]],
+                color=thing["color"],
+                size=thing["size"],
+                x=left + width / 2,
+                y=top + height / 2,
+                diameter=round(max(width, height)),
+                rgb=tuple(thing["rgb"]),
+            )
+        )
+    return {
+        image["id"]: Scene(image["background"], tuple(objects[image["id"]]))
+        for image in content["images"]
+    }
