@@ -7,6 +7,5 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A thread that has nothing to do sleeps; by default it spins, and beside any other busy process a
-# step of two threads takes ten times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The package sets what notebook kernels inherit, and what must be there before torch is imported.
+import t2i_course  # noqa: E402, F401
