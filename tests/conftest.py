@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,28 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def as_photos() -> Callable[[Path, Path], Path]:
+    """Copy scenes to a folder, and leave out of their captions what photos lack: the facts."""
+
+    def copy(scenes_folder: Path, folder: Path) -> Path:
+        shutil.copytree(scenes_folder, folder)
+        for split in ("train", "val"):
+            file = folder / "annotations" / f"captions_{split}.json"
+            document = json.loads(file.read_text())
+            for annotation in document["annotations"]:
+                del annotation["facts"]
+            for image in document["images"]:
+                del image["subset"]
+            file.write_text(json.dumps(document))
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def photos(small_scenes: Path, as_photos: Callable[[Path, Path], Path], tmp_path: Path) -> Path:
+    """The pictures of `small_scenes` as photos would come."""
+    return as_photos(small_scenes, tmp_path / "photos")

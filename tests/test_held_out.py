@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
 
 import numpy as np
@@ -17,21 +15,6 @@ from t2i_course.oracle import check_facts, read_picture
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("T2I_HOME", str(tmp_path_factory.getbasetemp()))  # the cache is shared
-
-
-@pytest.fixture
-def photos(small_scenes, tmp_path):
-    """The scenes' pictures with captions that carry no facts, as photos have."""
-    folder = shutil.copytree(small_scenes, tmp_path / "photos")
-    for split in ("train", "val"):
-        file = folder / "annotations" / f"captions_{split}.json"
-        document = json.loads(file.read_text())
-        for annotation in document["annotations"]:
-            del annotation["facts"]
-        for image in document["images"]:
-            del image["subset"]
-        file.write_text(json.dumps(document))
-    return folder
 
 
 def test_facts_and_subsets_belong_to_the_captions_beside_them(small_scenes):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -34,18 +31,6 @@ def home(tmp_path, tiny_bert, monkeypatch):
         save(f"{prefix}scene-features", SceneFeatures(8), CARD | {"encoder": NO_ENCODER})
         save(f"{prefix}caption-matcher", CaptionMatcher(32, width=16), CARD | {"encoder": named})
     return tmp_path
-
-
-@pytest.fixture
-def photos(small_scenes, tmp_path):
-    folder = shutil.copytree(small_scenes, tmp_path / "photos")
-    for split in ("train", "val"):
-        file = folder / "annotations" / f"captions_{split}.json"
-        document = json.loads(file.read_text())
-        for annotation in document["annotations"]:
-            del annotation["facts"]
-        file.write_text(json.dumps(document))
-    return folder
 
 
 def test_scenes_get_the_courses_networks_or_those_named(home, small_scenes):

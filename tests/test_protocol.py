@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,14 +176,8 @@ def test_what_few_pictures_cannot_tell_is_left_out_with_the_reason(held, instrum
     assert any(r.startswith("retrieval: 6 pictures") for r in found.left_out)
 
 
-def test_photos_have_no_scene_accuracy_and_no_fd_scenes(folder, instruments, tmp_path):
-    photos = shutil.copytree(folder, tmp_path / "photos")
-    for split in ("train", "val"):
-        file = photos / "annotations" / f"captions_{split}.json"
-        document = json.loads(file.read_text())
-        for annotation in document["annotations"]:
-            del annotation["facts"]
-        file.write_text(json.dumps(document))
+def test_photos_have_no_scene_accuracy_and_no_fd_scenes(folder, instruments, as_photos, tmp_path):
+    photos = as_photos(folder, tmp_path / "photos")
     held = open_held_out(photos)
     found = evaluate(judged(held, blur), held, instruments, repeats=0)
     metrics = {measure.metric for measure in found.measures}
