@@ -154,12 +154,13 @@ def train(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
     from accelerate import PartialState
 
-    from t2i_course import checkpoints, data, image_decoder, runtime, text_encoder, training
+    from t2i_course import checkpoints, data, gan, image_decoder, runtime, text_encoder, training
 
     decoder, rate, fast, full = MODELS[args.model]
     current = runtime.settings(os.environ | _given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
     if args.ingredients and args.model != "gan":
         raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
+    ingredients = gan.read_config(args.ingredients)
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
         batch_size=args.batch_size,
@@ -194,7 +195,8 @@ def train(args: argparse.Namespace) -> int:
         text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
     runtime.seed_everything(config.seed)
     if args.model == "gan":
-        objective = _adversarial(args, folder, packed["train"], text["train"], encoder, bars)
+        false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
+        objective = gan.Gan(ingredients, encoder.width, args.size, false)
     else:
         size = {"text_dim": encoder.width, "image_size": args.size}
         objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
@@ -241,26 +243,25 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _adversarial(
-    args: argparse.Namespace,
-    folder: Path,
-    packed: Any,
-    text: Sequence,
-    encoder: Any,
-    progress: bool,
+def _false_captions(
+    config: Any, folder: Path, packed: Any, text: Sequence, encoder: Any, progress: bool
 ) -> Any:
-    """Return the GAN as an objective, with false captions for its discriminator."""
-    from t2i_course import gan, mismatched_captions, scenes, text_encoder
+    """Return what draws false captions for a GAN's discriminator; None where none are shown."""
+    from t2i_course import mismatched_captions, scenes, text_encoder
 
-    config = gan.read_config(args.ingredients)
+    if not config.matching_aware:
+        return None
+    hard = None
     if (folder / scenes.MARKER).is_file():
         is_true = mismatched_captions.scenes_truth(folder, "train", packed)
-        contradicting = mismatched_captions.contradicting_captions(folder, "train", packed)
-        hard = text_encoder.embed_captions(encoder, contradicting, progress=progress)
+        if config.contradicting > 0:
+            wrong = mismatched_captions.contradicting_captions(folder, "train", packed)
+            hard = text_encoder.embed_captions(encoder, wrong, progress=progress)
     else:
-        is_true, hard = mismatched_captions.photos_truth(packed), None
-    false = mismatched_captions.MismatchedCaptions(text, is_true, hard, config.contradicting)
-    return gan.Gan(config, encoder.width, args.size, false)
+        is_true = mismatched_captions.photos_truth(packed)
+    return mismatched_captions.MismatchedCaptions(
+        packed, text, is_true, hard, config.contradicting, config.false_captions
+    )
 
 
 def _measuring(
@@ -288,8 +289,10 @@ def _measuring(
 
 def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
     """Do what was asked for with a run that has begun before, or ask."""
+    from t2i_course.evaluation_result import LOG_FILE
+
     if args.restart or not state.exists():
-        (state.parent / "evaluations.jsonl").unlink(missing_ok=True)  # of a run that is no more
+        (state.parent / LOG_FILE).unlink(missing_ok=True)  # of a run that is no more
     if args.restart:
         state.unlink(missing_ok=True)
     elif state.exists() and not args.resume:

@@ -40,7 +40,9 @@ class GanConfig:
     penalty_every: int = 4  # steps; the penalty is scaled by as much (karras2020stylegan2)
     gamma: float = 1.0  # weight of r1 and r1r2
     augment: tuple[str, ...] = ()  # DiffAugment's operations that leave every caption true
+    false_captions: int = 3  # of each real picture, in a step
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
+    projection: bool = True  # the discriminator's logit has an inner product with the text
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 2e-4
     discriminator_rate: float = 4e-4  # two time scales: heusel2017fid
@@ -57,8 +59,9 @@ class GanConfig:
             raise ValueError(
                 f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
             )
-        if self.noise_dim < 1 or self.penalty_every < 1:
-            raise ValueError("noise_dim and penalty_every must be 1 or more")
+        for name in ("noise_dim", "penalty_every", "false_captions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
 
 def read_config(settings: Sequence[str]) -> GanConfig:
@@ -217,49 +220,76 @@ class DownBlock(nn.Module):
 class Discriminator(nn.Module):
     """How real a picture is, and how true its caption: one logit.
 
-    The trunk sees the picture alone; the head sees its 4 x 4 map with the text at every place. So
-    the trunk runs once for all captions of a picture.
+    The trunk sees the picture alone, so that it runs once for all captions of a picture. Two heads
+    read its 4 x 4 map, and their logits are added: one convolves it together with the text, which
+    stands at every place (tao2022dfgan); the other takes its inner product with the text,
+
+        D(x, t) = h(f(x), t) + v^T f(x) + f(x)^T W t
+
+    (miyato2018cgans, equation 3), which learns to read in far fewer steps.
     """
 
     def __init__(
-        self, text_dim: int, image_size: int = 64, width: int = 24, spectral: bool = False
+        self,
+        text_dim: int,
+        image_size: int = 64,
+        width: int = 24,
+        spectral: bool = False,
+        projection: bool = True,
     ) -> None:
         """Build the layers.
 
         Args:
             text_dim: D, features of a caption.
             image_size: S; 8, 16, 32, ...
-            width: channels at S x S.
+            width: half of the channels at S/2 x S/2.
             spectral: give every layer spectral norm.
+            projection: build the second head.
         """
         super().__init__()
-        channels = block_channels(image_size, width)
+        channels = block_channels(image_size, width)[1:]  # [48, 96, 144, 192] at 24
+        last = channels[-1]
         self.text_dim, self.image_size = text_dim, image_size
         self.config = {
             "text_dim": text_dim, "image_size": image_size, "width": width, "spectral": spectral,
+            "projection": projection,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.trunk = nn.Sequential(
-            nn.Conv2d(3, channels[0], 3, padding=1),
+            nn.Conv2d(3, channels[0], 4, stride=2, padding=1),
             *[DownBlock(c, d) for c, d in zip(channels, channels[1:], strict=False)],
             nn.LeakyReLU(SLOPE),
         )
         self.text = nn.Sequential(nn.Linear(text_dim, 256), nn.LeakyReLU(SLOPE))
         self.head = nn.Sequential(
-            nn.Conv2d(channels[-1] + 256, channels[-1], 3, padding=1), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(channels[-1], channels[-1], 4), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(channels[-1], 1, 1),
+            nn.Conv2d(last + 256, last, 3, padding=1), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(last, last, 4), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(last, 1, 1),
         )  # fmt: skip
+        self.look = nn.Sequential(
+            nn.Conv2d(last, last, 3, padding=1), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(last, 256, 4),
+        ) if projection else None  # fmt: skip
+        if projection:
+            self.real, self.project = nn.Linear(256, 1), nn.Linear(text_dim, 256)
         if spectral:
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     spectral_norm(layer)
 
     def judge(self, features: Tensor, text: Tensor) -> Tensor:
-        """Turn the trunk's map [B, C, 4, 4] and text [B, D] into logits [B]."""
-        told = self.text(self.standardize(text))[:, :, None, None]  # [B, 256, 1, 1]
-        told = told.expand(-1, -1, *features.shape[2:])  # [B, 256, 4, 4]
-        return self.head(torch.cat([features, told], dim=1)).flatten()
+        """Turn the trunk's map [B, C, 4, 4] and captions [..., B, D] into logits [..., B]."""
+        captions = self.standardize(text).flatten(0, -2)  # [K B, D]
+        times = len(captions) // len(features)
+        told = self.text(captions)[:, :, None, None]  # [K B, 256, 1, 1]
+        told = told.expand(-1, -1, *features.shape[2:])  # [K B, 256, 4, 4]
+        both = torch.cat([features.repeat(times, 1, 1, 1), told], dim=1)  # [K B, C + 256, 4, 4]
+        logits = self.head(both).flatten()  # [K B]
+        if self.look is not None:
+            seen = self.look(features).flatten(1)  # [B, 256]
+            product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
+            logits = logits + self.real(seen).flatten().repeat(times) + product / 16
+        return logits.unflatten(0, text.shape[:-1])
 
     def forward(
         self, images: Tensor, text: Tensor, mismatched: Tensor | None = None
@@ -269,16 +299,16 @@ class Discriminator(nn.Module):
         Args:
             images: [B, 3, S, S].
             text: [B, D].
-            mismatched: [M, D], other captions of the first M pictures, or None.
+            mismatched: [K, M, D], other captions of the first M pictures, or None.
 
         Returns:
-            Logits [B], and, with `mismatched`, their logits [M] as well.
+            Logits [B], and, with `mismatched`, their logits [K, M] as well.
         """
         features = self.trunk(images)  # [B, C, 4, 4]
         logits = self.judge(features, text)
         if mismatched is None:
             return logits
-        return logits, self.judge(features[: len(mismatched)], mismatched)
+        return logits, self.judge(features[: mismatched.shape[1]], mismatched)
 
 
 # Differentiable augmentation
@@ -374,7 +404,7 @@ class Gan:
             config: the ingredients.
             text_dim: D, features of a caption.
             image_size: S.
-            mismatched: gives a batch's false captions, features [B, D]; needed where
+            mismatched: gives a batch's false captions, features [K, B, D]; needed where
                 config.matching_aware is on.
 
         Raises:
@@ -386,7 +416,9 @@ class Gan:
         build = TextGenerator if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
         generator = build(text_dim, config.noise_dim, image_size, width)
-        discriminator = Discriminator(text_dim, image_size, config.width, config.spectral_norm)
+        discriminator = Discriminator(
+            text_dim, image_size, config.width, config.spectral_norm, config.projection
+        )
         self.modules = {"generator": generator, "discriminator": discriminator}
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
         self.optimizers = {
@@ -404,7 +436,7 @@ class Gan:
         generator, discriminator = self.modules["generator"], self.modules["discriminator"]
         text, operations = batch.text, self.config.augment
         fake = generator(text, batch.noise)  # [B, 3, S, S]
-        false = self.mismatched(batch) if self.config.matching_aware else None  # [B, D]
+        false = self.mismatched(batch) if self.config.matching_aware else None  # [K, B, D]
         shown = (augment(part, operations) for part in (batch.images, fake.detach().float()))
         shown = torch.cat(list(shown))  # [2B, 3, S, S]
         judged = discriminator(shown, torch.cat([text, text]), false)

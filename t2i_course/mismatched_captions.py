@@ -10,7 +10,6 @@ Captions of other pictures differ in everything, and a glance at the background 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -23,47 +22,16 @@ from t2i_course.captions import contradict, word_facts
 from t2i_course.oracle import check_facts
 from t2i_course.packed_cache import PackedCaptions
 from t2i_course.processes import TrainingBatch
-from t2i_course.scenes import Scene, SceneObject, read_captions
+from t2i_course.scenes import read_captions, read_instances
 
 TRIES = 8  # other captions that are tried for a picture
-
-
-def read_scenes(folder: Path | str, split: str) -> dict[int, Scene]:
-    """Read from the annotations what each picture of a split shows, by image id.
-
-    Raises:
-        FileNotFoundError: the folder holds no scenes.
-    """
-    path = Path(folder) / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: only drawn scenes come with their facts")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    shapes = {category["id"]: category["name"] for category in content["categories"]}
-    objects: dict[int, list[SceneObject]] = {image["id"]: [] for image in content["images"]}
-    for thing in content["annotations"]:
-        left, top, width, height = thing["bbox"]
-        objects[thing["image_id"]].append(
-            SceneObject(
-                shape=shapes[thing["category_id"]],
-                color=thing["color"],
-                size=thing["size"],
-                x=left + width / 2,
-                y=top + height / 2,
-                diameter=round(max(width, height)),
-                rgb=tuple(thing["rgb"]),
-            )
-        )
-    return {
-        image["id"]: Scene(image["background"], tuple(objects[image["id"]]))
-        for image in content["images"]
-    }
 
 
 def scenes_truth(
     folder: Path | str, split: str, data: PackedCaptions
 ) -> Callable[[int, int], bool]:
     """Return a judge of scenes: (row of a caption, row of an image) -> is the caption true?"""
-    found = read_scenes(folder, split)
+    found = read_instances(folder, split)
     shown = [found[image] for image in data.image_ids.tolist()]
     facts = [entry["facts"] for entry in _entries(folder, split, data)]
 
@@ -91,7 +59,7 @@ def contradicting_captions(
     Returns:
         As many captions as data.all_captions, in that order; each is false of its picture.
     """
-    found, rng, result = read_scenes(folder, split), random.Random(seed), []
+    found, rng, result = read_instances(folder, split), random.Random(seed), []
     for entry in _entries(folder, split, data):
         shown, facts = found[entry["image_id"]], entry["facts"]
         for _ in range(100):
@@ -115,32 +83,49 @@ def _entries(folder: Path | str, split: str, data: PackedCaptions) -> list[dict]
 
 
 class MismatchedCaptions:
-    """Draw a false caption for each picture of a batch."""
+    """Draw false captions for each picture of a batch."""
 
     def __init__(
         self,
+        data: PackedCaptions,
         text: np.ndarray,
         is_true: Callable[[int, int], bool],
         contradicting: np.ndarray | None = None,
         share: float = 0.5,
+        number: int = 1,
     ) -> None:
         """Prepare.
 
         Args:
-            text: [N, D], features of all captions of the data.
+            data: the pictures and their captions.
+            text: [N, D], features of data.all_captions.
             is_true: see `scenes_truth` and `photos_truth`.
             contradicting: [N, D], features of a caption that contradicts each; None for none.
-            share: of the pictures that get the contradicting one, 0 to 1.
+            share: of the false captions that contradict a caption of the picture, 0 to 1.
+            number: K, false captions of each picture.
         """
         self.text, self.is_true = text, is_true
         self.contradicting, self.share = contradicting, share
+        self.starts, self.number = data.caption_starts, number
 
     def __call__(self, batch: TrainingBatch) -> Tensor:
-        """Return features [B, D] of false captions, on the batch's device.
+        """Return features [K, B, D] of false captions, on the batch's device.
 
         They come from other pictures of the batch, or, where those are true, from anywhere. What
         is drawn comes from torch's global generator, whose state a checkpoint keeps.
         """
+        images = batch.image_rows.numpy()
+        drawn = np.stack([self._from_others(batch) for _ in range(self.number)])  # [K, B]
+        features = np.asarray(self.text[drawn], dtype=np.float32)  # [K, B, D]
+        if self.contradicting is not None:
+            first, end = self.starts[images], self.starts[images + 1]  # [B] each
+            own = first + (torch.rand(drawn.shape).numpy() * (end - first)).astype(int)  # [K, B]
+            hard = (torch.rand(drawn.shape) < self.share).numpy()  # [K, B]
+            features[hard] = self.contradicting[own[hard]]
+        return torch.from_numpy(features).to(batch.text.device)
+
+    def _from_others(self, batch: TrainingBatch) -> list[int]:
+        """Rows of B captions, each of another picture, and false of the batch's."""
         captions, images = batch.caption_rows.tolist(), batch.image_rows.tolist()
         number = len(captions)
         order = torch.randperm(number).tolist()
@@ -152,9 +137,4 @@ class MismatchedCaptions:
             candidates += torch.randint(len(self.text), (TRIES,)).tolist()
             false = (row for row in candidates if not self.is_true(row, image))
             drawn.append(next(false, candidates[-1]))
-        features = np.asarray(self.text[np.array(drawn)], dtype=np.float32)  # [B, D]
-        if self.contradicting is not None:
-            hard = (torch.rand(number) < self.share).numpy()
-            features = features.copy()
-            features[hard] = self.contradicting[np.array(captions)[hard]]
-        return torch.from_numpy(features).to(batch.text.device)
+        return drawn

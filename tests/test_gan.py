@@ -78,11 +78,27 @@ def test_modulation_is_scale_and_shift_of_each_channel():
 def test_mismatched_captions_share_the_trunk_and_get_their_own_logits():
     torch.manual_seed(0)
     discriminator = Discriminator(16, width=8)
-    images, text, false = torch.randn(4, 3, 64, 64), torch.randn(4, 16), torch.randn(2, 16)
+    images, text, false = torch.randn(4, 3, 64, 64), torch.randn(4, 16), torch.randn(3, 2, 16)
     logits, mismatched = discriminator(images, text, false)
     assert torch.allclose(logits, discriminator(images, text), atol=1e-5)
-    assert torch.allclose(mismatched, discriminator(images[:2], false), atol=1e-5)
-    assert not torch.allclose(mismatched, logits[:2], atol=1e-4)
+    assert mismatched.shape == (3, 2)
+    for found, captions in zip(mismatched, false, strict=True):
+        assert torch.allclose(found, discriminator(images[:2], captions), atol=1e-5)
+        assert not torch.allclose(found, logits[:2], atol=1e-4)
+
+
+def test_the_projection_is_an_inner_product_of_picture_and_text():
+    """D(x, t) - D(x, t') of the projection alone is linear in t - t'."""
+    torch.manual_seed(0)
+    discriminator = Discriminator(16, width=8)
+    torch.nn.init.zeros_(discriminator.head[-1].weight)  # the other head is silent
+    images, text, step = torch.randn(4, 3, 64, 64), torch.randn(4, 16), torch.randn(4, 16)
+    logits = [discriminator(images, text + k * step) for k in range(3)]
+    assert torch.allclose(logits[2] - logits[1], logits[1] - logits[0], atol=1e-5)
+    assert not torch.allclose(logits[1], logits[0], atol=1e-4)
+    without = Discriminator(16, width=8, projection=False)
+    torch.nn.init.zeros_(without.head[-1].weight)
+    assert torch.equal(without(images, text), without(images, text + step))
 
 
 def test_spectral_norm_bounds_every_layer():
@@ -147,6 +163,7 @@ def test_both_networks_learn_and_every_loss_is_recorded(part):
         {"penalty": "r1"},
         {"penalty": "none", "spectral_norm": True},
         {"text_blocks": False},
+        {"projection": False},
         {"augment": ("translation",)},
     ],
     ids=str,
@@ -196,7 +213,8 @@ def test_the_generator_learns_nothing_from_the_discriminators_update(part):
         ({"loss": "wasserstein"}, "unknown loss 'wasserstein': choose one of hinge, relativistic"),
         ({"penalty": "r3"}, "unknown penalty 'r3'"),
         ({"augment": ("flip",)}, "unknown augmentation 'flip'"),
-        ({"noise_dim": 0}, "noise_dim and penalty_every"),
+        ({"noise_dim": 0}, "noise_dim must be 1 or more, not 0"),
+        ({"false_captions": 0}, "false_captions must be 1 or more"),
     ],
 )
 def test_unknown_ingredients_are_named(change, message):

@@ -9,7 +9,6 @@ from t2i_course.mismatched_captions import (
     MismatchedCaptions,
     contradicting_captions,
     photos_truth,
-    read_scenes,
     scenes_truth,
 )
 from t2i_course.oracle import check_facts, read_picture
@@ -36,7 +35,7 @@ def batch_of(packed, rows):
 
 
 def test_scenes_of_the_annotations_are_those_of_the_pictures(small_scenes, packed):
-    found = read_scenes(small_scenes, "train")
+    found = scenes.read_instances(small_scenes, "train")
     for row in range(20):
         read = read_picture(np.moveaxis(packed.images[row], 0, -1))
         told = found[int(packed.image_ids[row])]
@@ -65,32 +64,45 @@ def test_contradicting_captions_are_false_and_near(small_scenes, packed):
 def test_drawn_captions_are_false_of_their_pictures(small_scenes, packed):
     is_true = scenes_truth(small_scenes, "train", packed)
     text = np.arange(len(packed.all_captions), dtype=np.float32)[:, None]  # a caption's row
-    draw = MismatchedCaptions(text, is_true)
+    draw = MismatchedCaptions(packed, text, is_true)
     torch.manual_seed(0)
     batch = batch_of(packed, list(range(40)))
-    rows = draw(batch)[:, 0].long().tolist()
+    rows = draw(batch)[0, :, 0].long().tolist()
     assert not any(is_true(row, image) for row, image in zip(rows, range(40), strict=True))
     torch.manual_seed(0)
-    assert draw(batch)[:, 0].long().tolist() == rows
-    assert draw(batch)[:, 0].long().tolist() != rows
+    assert draw(batch)[0, :, 0].long().tolist() == rows
+    assert draw(batch)[0, :, 0].long().tolist() != rows
 
 
 def test_captions_that_are_true_of_several_pictures_are_passed_over(packed):
     text = np.arange(len(packed.all_captions), dtype=np.float32)[:, None]
     last = len(packed.all_captions) - 1
-    draw = MismatchedCaptions(text, lambda caption, image: caption != last)
+    draw = MismatchedCaptions(packed, text, lambda caption, image: caption != last)
     torch.manual_seed(0)
-    found = [draw(batch_of(packed, [0, 1, 59]))[:, 0].long().tolist() for _ in range(200)]
+    found = [draw(batch_of(packed, [0, 1, 59]))[0, :, 0].long().tolist() for _ in range(200)]
     assert any(last in rows for rows in found)
 
 
 def test_half_of_the_captions_contradict_if_they_are_given(packed):
     text = np.zeros((len(packed.all_captions), 4), dtype=np.float32)
-    draw = MismatchedCaptions(text, photos_truth(packed), contradicting=text + 1, share=0.5)
+    draw = MismatchedCaptions(packed, text, photos_truth(packed), contradicting=text + 1, share=0.5)
     torch.manual_seed(0)
     shares = [draw(batch_of(packed, list(range(40)))).mean().item() for _ in range(20)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.08)
     assert not text.any()
+
+
+def test_each_picture_gets_several_false_captions_and_contradictions_of_its_own(packed):
+    count = len(packed.all_captions)
+    text = np.zeros((count, 1), dtype=np.float32)
+    rows = np.arange(count, dtype=np.float32)[:, None]  # of the caption that is contradicted
+    draw = MismatchedCaptions(packed, text, photos_truth(packed), rows, share=1.0, number=3)
+    torch.manual_seed(0)
+    drawn = draw(batch_of(packed, list(range(40))))[..., 0].long().numpy()
+    assert drawn.shape == (3, 40)
+    starts = packed.caption_starts
+    assert ((starts[:40] <= drawn) & (drawn < starts[1:41])).all()
+    assert len({*(drawn - starts[:40]).ravel().tolist()}) > 1  # of all the picture's captions
 
 
 def test_a_photos_own_captions_are_never_taken(packed):
@@ -102,7 +114,7 @@ def test_a_photos_own_captions_are_never_taken(packed):
 
 def test_photos_have_no_scenes_and_other_captions_are_refused(small_scenes, tmp_path, packed):
     with pytest.raises(FileNotFoundError, match="only drawn scenes"):
-        read_scenes(tmp_path, "train")
+        scenes.read_instances(tmp_path, "train")
     other = scenes.make_scenes(tmp_path / "other", train=60, val=4, seed=1, progress=False)
     with pytest.raises(ValueError, match="pack the data again"):
         scenes_truth(other, "train", packed)
@@ -114,7 +126,7 @@ def test_facts_of_contradictions_do_not_hold(small_scenes, packed):
 
     from t2i_course.captions import contradict
 
-    found = read_scenes(small_scenes, "train")
+    found = scenes.read_instances(small_scenes, "train")
     path = small_scenes / "annotations" / "captions_train.json"
     rng, wrong = Random(0), 0
     for entry in json.loads(path.read_text())["annotations"][:100]:
