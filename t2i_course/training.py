@@ -367,6 +367,8 @@ def train(
     check_fit(objective.modules["generator"], train_data, train_text)
     check_fit(objective.modules["generator"], val_data, val_text)
     place = find_place(device, config.precision)
+    if place.device.type == "cpu":
+        runtime.keep_freed_memory()
     run = begin(objective, config, train_data, place)
     data = {"training data": train_data.key, "validation data": val_data.key, "encoder": encoder}
     identity = checkpoints.run_identity(config, objective.modules, data | objective.identity)
