@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,24 @@ def load_model(
     return generator, encoder, card
 
 
-def check_prompts(encoder: TextEncoder, prompts: Sequence[str]) -> list[str]:
-    """Look for what the encoder cannot read.
+def check_prompts(
+    encoder: TextEncoder, prompts: Sequence[str], card: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Look for words that mean nothing to the encoder or to the generator.
+
+    Args:
+        encoder: of the generator.
+        prompts: what is to be drawn.
+        card: of the generator; its "words" are those of the captions that it was trained with. An
+            encoder knows more words than the generator that learns from it ever gets to draw.
 
     Returns:
-        A note for each prompt that holds unknown words besides known ones.
+        A note for each prompt with such words.
 
     Raises:
-        ValueError: a prompt has no known word at all, or is too long.
+        ValueError: a prompt is too long.
     """
-    notes = []
+    known, notes = set((card or {}).get("words", "").split()), []
     for prompt in prompts:
         length = count_tokens(encoder, prompt)
         if length > encoder.max_tokens:
@@ -101,15 +110,32 @@ def check_prompts(encoder: TextEncoder, prompts: Sequence[str]) -> list[str]:
                 f"the prompt {_shorten(prompt)!r} is {length} tokens long, the encoder takes "
                 f"{encoder.max_tokens}: shorten it"
             )
-        unknown = unknown_words(encoder, prompt)
-        if len(unknown) == len(prompt.split()):
-            raise ValueError(
-                f"the encoder knows no word of the prompt {_shorten(prompt)!r}: use English words"
+        unspelt = unknown_words(encoder, prompt)
+        if unspelt:
+            notes.append(f"the encoder cannot read {_listed(unspelt)} in {_shorten(prompt)!r}")
+        unread = [word for word in caption_words(prompt) if known and word not in known]
+        unread = [word for word in dict.fromkeys(unread) if not any(word in u for u in unspelt)]
+        if unread:
+            notes.append(
+                f"the model does not know {_listed(unread)} in {_shorten(prompt)!r}: no caption "
+                "that it was trained with says so"
             )
-        if unknown:
-            words = ", ".join(repr(word) for word in unknown)
-            notes.append(f"the encoder does not know {words} in {_shorten(prompt)!r}")
     return notes
+
+
+def caption_words(caption: str) -> list[str]:
+    """Words of a caption in small letters, in order, without punctuation."""
+    return re.findall(r"\w+", caption.lower())
+
+
+def training_words(captions: Iterable[str], most: int = 5000) -> str:
+    """Words of the captions that a model is trained with, for its card: the most frequent ones."""
+    counts = Counter(word for caption in captions for word in caption_words(caption))
+    return " ".join(sorted(word for word, _ in counts.most_common(most)))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(repr(word) for word in words)
 
 
 def sample(

@@ -1,0 +1,34 @@
+import pytest
+
+from t2i_course.generation import check_prompts, training_words
+from t2i_course.text_encoder import TextEncoder
+
+CAPTIONS = ["A red circle.", "two red circles, on white", "a red star"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return TextEncoder(device="cpu")
+
+
+def test_words_of_captions_are_sorted_without_capitals_and_the_rare_ones_are_cut_off():
+    assert training_words(CAPTIONS) == "a circle circles on red star two white"
+    assert training_words(CAPTIONS, most=2) == "a red"
+
+
+def test_words_of_no_training_caption_are_named_once(encoder):
+    card = {"words": training_words(CAPTIONS)}
+    assert check_prompts(encoder, ["a red star on white", "Two Red circles!"], card) == []
+    (note,) = check_prompts(encoder, ["a dog, a dog and a red sofa"], card)
+    assert "'dog', 'and', 'sofa' in" in note and "does not know" in note
+
+
+def test_a_card_without_words_leaves_the_encoders_own_check(encoder):
+    assert check_prompts(encoder, ["a dog on a sofa"]) == []
+    (note,) = check_prompts(encoder, ["a dog \u5706"], {"words": "a dog"})
+    assert note.count("\u5706") == 2 and "cannot read" in note  # the word, and the prompt
+
+
+def test_a_prompt_that_is_too_long_is_an_error(encoder):
+    with pytest.raises(ValueError, match="shorten it"):
+        check_prompts(encoder, ["a red circle " * 40])
