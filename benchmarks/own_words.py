@@ -1,0 +1,98 @@
+"""Measure a generator on captions that are worded by hand, in sentences that no grammar made.
+
+    python benchmarks/own_words.py --model gan            prints the figures
+    python benchmarks/own_words.py --model gan --ledger   writes them to data/results/own_words.json
+
+`own_words.txt` holds the captions, from the vocabulary of the training captions, each with what it
+states. Each is drawn from five noise vectors, rounded to 8 bits and read by the oracle. The
+interval is a bootstrap over captions. A second row gives every picture another caption's facts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from t2i_course import captions, generation, report, runtime, scene_accuracy
+from t2i_course.estimates import bootstrap_interval
+
+FILE = Path(__file__).with_name("own_words.txt")
+KIND = {value: name for name in captions.ATTRIBUTES for value in captions.VALUES[name]}
+
+
+def read_line(line: str) -> tuple[str, dict[str, Any]]:
+    """Read a caption with its facts, as the file writes them."""
+    caption, background, objects, relations = (part.strip() for part in line.split("|"))
+    things = []
+    for text in objects.split(","):
+        words, _, corner = text.strip().partition(" [")
+        thing = {KIND[word]: word for word in words.split() if word != "shape"}
+        things.append(thing | ({"corner": corner.rstrip("]")} if corner else {}))
+    ties = []
+    for text in filter(None, relations.split(",")):
+        first, *relation, second = text.split()
+        ties.append([int(first), " ".join(relation), int(second)])
+    return caption, {"background": background or None, "objects": things, "relations": ties}
+
+
+def read_file(file: Path = FILE) -> list[tuple[str, dict[str, Any]]]:
+    """Read all captions; lines that begin with # say something about them."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [read_line(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def main() -> None:
+    """Draw, read and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="gan", help="a checkpoint (gan)")
+    parser.add_argument("--count", type=int, default=5, help="pictures of each caption (5)")
+    parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
+    arguments = parser.parse_args()
+    start, settings = time.perf_counter(), runtime.settings()
+    texts, facts = zip(*read_file(), strict=True)
+    generator, encoder, card = generation.load_model(arguments.model, settings.device)
+    for note in generation.check_prompts(encoder, texts, card):
+        print("note:", note)
+    images = torch.cat(list(generation.sample(generator, encoder, texts, arguments.count)))
+    repeated = [stated for stated in facts for _ in range(arguments.count)]
+    found = scene_accuracy.read_scenes(images)
+    numbers = np.array([len(stated["objects"]) for stated in facts])
+    others = scene_accuracy.derangement(np.repeat(np.arange(len(facts)), arguments.count))
+    rows = []
+    for judged, stated in (
+        (arguments.model, repeated),
+        ("shuffled captions", [repeated[k] for k in others]),
+    ):
+        verdicts = scene_accuracy.check_scenes(found, stated)
+        whole = (verdicts != 0).all(axis=1).reshape(len(facts), -1)  # [captions, pictures]
+        parts = {"all": whole}
+        if judged == arguments.model:
+            parts |= {name: whole[numbers == k] for k, name in scene_accuracy.NUMBERS.items()}
+        for name, right in parts.items():
+            share = bootstrap_interval(lambda part: float(part.mean()), right.astype(np.float64))
+            low, high = share.interval
+            told = f"{share.value:.1%} ({low:.1%} to {high:.1%})"
+            print(f"{judged}, {name}: {told}, {len(right)} captions")
+            rows.append(
+                report.Row(
+                    id=f"own-words-{judged}-{name}".replace(" ", "-"),
+                    metric=f"{judged}: everything right that a caption worded by hand states, "
+                    f"share, {name}",
+                    value=share.value, interval=(max(low, 0.0), min(high, 1.0)),
+                    samples=right.size, seeds=(0,), split="own_words.txt", extractor="oracle",
+                    data="scenes", hardware=runtime.hardware(),
+                    seconds=round(time.perf_counter() - start, 1),
+                    command=f"python benchmarks/own_words.py --model {arguments.model} --ledger",
+                )
+            )  # fmt: skip
+    if arguments.ledger:
+        print(f"written: {report.add_rows('own_words.json', rows).name}")
+
+
+if __name__ == "__main__":
+    main()
