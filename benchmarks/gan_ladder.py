@@ -1,0 +1,165 @@
+"""The ablation ladder of the GAN: one ingredient more on every rung, three seeds a rung.
+
+    python benchmarks/gan_ladder.py            trains what is missing, and prints the table
+    python benchmarks/gan_ladder.py --ledger   writes it to data/results/gan_ladder.json, too
+
+Every run is a command of its own, `python -m t2i_course train ...`, printed as it starts, with
+equal steps and batches. A run that is done is not made again (its folder in data/runs has the
+evaluation), and one that was stopped goes on. The value of a rung is the mean of its seeds; its
+interval is Student's at 95 % over the seeds' values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from t2i_course import evaluation_result, report, runtime
+
+BARE = {
+    "text_blocks": "off", "matching_aware": "off", "projection": "off", "penalty": "none",
+    "false_captions": "1", "contradicting": "0", "augment": "",
+}  # fmt: skip
+RUNGS = {  # what each rung changes; the ones before it stay
+    "discriminator": {},
+    "matching-aware": {"matching_aware": "on"},
+    "text-blocks": {"text_blocks": "on"},
+    "penalty": {"penalty": "matching-aware"},
+    "averaged": {},  # by --average-decay
+    "diffaugment": {"augment": "translation"},
+    "projection": {"projection": "on"},
+    "contradicting": {"false_captions": "3", "contradicting": "0.5"},
+}
+METRICS = (
+    "scene accuracy: all", "scene accuracy: one object", "scene accuracy: two objects",
+    "scene accuracy: three objects", "scene accuracy: seen pairs", "scene accuracy: unseen pairs",
+    "scene accuracy: color", "scene accuracy: shape", "scene accuracy: count",
+    "scene accuracy: relation", "FD-scenes", "kernel distance", "precision", "recall", "R@1",
+)  # fmt: skip
+
+
+def settings_of(rung: str) -> dict[str, str]:
+    """Ingredients of a rung: those of all rungs up to it."""
+    names = list(RUNGS)
+    found = dict(BARE)
+    for name in names[: names.index(rung) + 1]:
+        found |= RUNGS[name]
+    return found
+
+
+def command_of(rung: str, seed: int, arguments: argparse.Namespace) -> list[str]:
+    """Write the command that trains a rung, without the interpreter."""
+    command = ["-m", "t2i_course", "train", "--model", "baseline" if rung == "baseline" else "gan"]
+    if rung != "baseline":
+        for name, value in (settings_of(rung) | {"width": str(arguments.width)}).items():
+            command += ["--set", f"{name}={value}"]
+        first = list(RUNGS).index(rung) < list(RUNGS).index("averaged")
+        command += ["--average-decay", "0"] if first else []
+    steps = str(arguments.steps)
+    return command + [
+        "--steps", steps, "--batch-size", str(arguments.batch_size), "--seed", str(seed),
+        "--evaluate-every", steps, "--evaluate-samples", str(arguments.samples),
+    ]  # fmt: skip
+
+
+def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
+    """Train a rung if that is not done; return its last evaluation with seconds and memory."""
+    name = f"ladder-{rung}-{seed}"
+    folder = runtime.data_folder() / "runs" / name
+    log, cost = folder / evaluation_result.LOG_FILE, folder / "cost.json"
+    command = command_of(rung, seed, arguments)
+    told = shlex.join(["python", *command])
+    if cost.exists() and json.loads(cost.read_text())["command"] != told:
+        raise SystemExit(f"{folder} holds another run of that name: remove it first")
+    if not cost.exists():
+        print(told, flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = folder / name  # beside the run, not among the shipped checkpoints
+        run = [sys.executable, *command, "--output", str(weights), "--resume"]
+        process = subprocess.Popen(run, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{name} ended with {os.waitstatus_to_exitcode(status)}")
+        card = json.loads(weights.with_suffix(".json").read_text())
+        unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss in bytes, or kilobytes
+        figures = {
+            "command": told, "seconds": card["seconds"], "megabytes": usage.ru_maxrss / unit,
+        }  # fmt: skip
+        with runtime.atomic_file(cost) as partial:
+            partial.write_text(json.dumps(figures))
+    last = evaluation_result.read_lines(log)[-1]
+    return last["metrics"] | {"cost": json.loads(cost.read_text())}
+
+
+def interval(values: list[float]) -> tuple[float, float] | None:
+    """Student's interval of a mean at 95 %; None of a single value."""
+    if len(values) < 2:
+        return None
+    margin = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - margin), float(np.mean(values) + margin)
+
+
+def main() -> None:
+    """Train every rung with every seed, and put the figures together."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=1000, help="of every run (1000)")
+    parser.add_argument("--batch-size", type=int, default=32, help="of every run (32)")
+    parser.add_argument("--width", type=int, default=16, help="of the GAN (16)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs a rung (3)")
+    parser.add_argument("--samples", type=int, default=2000, help="evaluated pictures (2000)")
+    parser.add_argument("--rungs", nargs="*", default=["baseline", *RUNGS], help="some rungs only")
+    parser.add_argument("--only-seed", type=int, help="train this seed, and no table: for two "
+                        "processes side by side")  # fmt: skip
+    parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
+    arguments = parser.parse_args()
+    seeds = range(arguments.seeds) if arguments.only_seed is None else [arguments.only_seed]
+    rows = []
+    for rung in arguments.rungs:
+        runs = [train(rung, seed, arguments) for seed in seeds]
+        common = {
+            "seeds": tuple(seeds), "data": "scenes", "hardware": runtime.hardware(),
+            "seconds": round(sum(run["cost"]["seconds"] for run in runs), 1),
+            "command": f"python benchmarks/gan_ladder.py --steps {arguments.steps} --batch-size "
+            f"{arguments.batch_size} --width {arguments.width} --ledger",
+        }  # fmt: skip
+        told = [rung.ljust(15)]
+        for metric in METRICS:
+            values = [run[metric]["value"] for run in runs]
+            between = interval(values)
+            told.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
+            rows.append(
+                report.Row(
+                    id="ladder-" + "-".join(f"{rung} {metric}".lower().split()).replace(
+                        ":", "").replace("@", "-at-"),
+                    metric=f"{metric}, mean of the seeds, after {arguments.steps} steps of "
+                    f"{arguments.batch_size} pictures",
+                    value=float(np.mean(values)), interval=between, samples=arguments.samples,
+                    split="val", extractor=runs[0][metric]["extractor"], **common,
+                )
+            )  # fmt: skip
+        for name, unit in (("seconds", "s"), ("megabytes", "MB")):
+            values = [run["cost"][name] for run in runs]
+            told.append(f"{np.mean(values):.0f} {unit}")
+            rows.append(
+                report.Row(
+                    id=f"ladder-{rung}-{name}", value=float(np.mean(values)),
+                    metric="seconds of training" if name == "seconds" else "megabytes of memory, "
+                    "the most that was resident", interval=interval(values), samples=len(values),
+                    split="none", extractor="none", **common,
+                )
+            )  # fmt: skip
+        print(", ".join(told), flush=True)
+    if arguments.ledger:
+        print(f"written: {report.add_rows('gan_ladder.json', rows).name}")
+
+
+if __name__ == "__main__":
+    main()
