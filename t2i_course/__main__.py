@@ -43,11 +43,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--encoder", metavar="NAME", help="text encoder, by name or folder; default: caption-bert")
     add("--pooling", choices=("mean", "cls"), default="mean", help="default: %(default)s")
     add("--profile", choices=("fast", "full"), help="how long to train; default: T2I_PROFILE")
+    add("--init", metavar="NAME|PATH", help="begin with the weights of this checkpoint, and with "
+        "those of its discriminator if they are there")  # fmt: skip
     add("--steps", type=int, help="updates; default: by profile")
     add("--batch-size", type=int, default=64, help="images a step; default: %(default)s")
     add("--learning-rate", type=float, help="default: by model; the GAN's two are set by --set")
     add("--set", metavar="NAME=VALUE", action="append", default=[], dest="ingredients",
         help="an ingredient of the GAN, such as penalty=r1; may be repeated")  # fmt: skip
+    add("--average-decay", type=float, default=0.999, help="share of the old in averaged weights; "
+        "0: no averages; default: %(default)s")  # fmt: skip
     add("--size", type=int, default=64, help="side of the images, pixels; default: %(default)s")
     add("--precision", choices=("auto", "float32", "bf16"), default="auto",
         help="auto takes bf16 where it is faster; default: %(default)s")  # fmt: skip
@@ -154,7 +158,16 @@ def train(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
     from accelerate import PartialState
 
-    from t2i_course import checkpoints, data, gan, image_decoder, runtime, text_encoder, training
+    from t2i_course import (
+        checkpoints,
+        data,
+        gan,
+        generation,
+        image_decoder,
+        runtime,
+        text_encoder,
+        training,
+    )
 
     decoder, rate, fast, full = MODELS[args.model]
     current = runtime.settings(os.environ | _given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
@@ -165,6 +178,7 @@ def train(args: argparse.Namespace) -> int:
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
         batch_size=args.batch_size,
         learning_rate=rate if args.learning_rate is None else args.learning_rate,
+        average_decay=args.average_decay,
         seed=args.seed,
         precision=args.precision,
         validate_every=args.validate_every,
@@ -203,6 +217,9 @@ def train(args: argparse.Namespace) -> int:
     for network in objective.modules.values():
         if hasattr(network, "standardize"):
             network.standardize.fit(text["train"])
+    if args.init:
+        begun = _begin_with(args.init, objective.modules, encoder)
+        objective.identity |= {"init": begun}
     weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
     told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
     _say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
@@ -227,6 +244,7 @@ def train(args: argparse.Namespace) -> int:
             "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
         },
         "data": current.data if current.data == "scenes" else folder.name,
+        "words": generation.training_words(packed["train"].all_captions),
         "command": shlex.join(["python", "-m", "t2i_course", *again]),
         "steps": config.steps,
         "seconds": round(history.seconds, 1),
@@ -236,11 +254,40 @@ def train(args: argparse.Namespace) -> int:
         "seed": config.seed,
     }  # fmt: skip
     if _first_process():
+        if (judge := objective.modules.get("discriminator")) is not None:
+            training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)
         file = training.save_weights(output, objective.modules["generator"], card)
         _say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
         _say(f"weights: {file}")
     PartialState().destroy_process_group()  # does nothing for a single process
     return 0
+
+
+def _begin_with(name: str, networks: dict[str, Any], encoder: Any) -> str:
+    """Load a checkpoint's weights into networks; return what tells these weights from others."""
+    from t2i_course import checkpoints, gan
+
+    path, found = checkpoints.checkpoint_path(name), []
+    builders = gan.GENERATORS | {gan.Discriminator.name: gan.Discriminator}
+    for part, network in networks.items():
+        file = path if part == "generator" else path.with_name(f"{path.name}-{part}")
+        if part != "generator" and not file.with_name(f"{file.name}.json").is_file():
+            _note(f"{path.name} comes without its {part}: that one begins anew")
+            continue
+        loaded, card = checkpoints.load_generator(file, builders=builders)
+        if (loaded.name, loaded.config) != (network.name, network.config):
+            raise ValueError(
+                f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "
+                f"{network.name} {network.config}: give both the same --model, --size and --set"
+            )
+        if card["encoder"]["fingerprint"] != encoder.fingerprint:
+            raise ValueError(
+                f"--init {name} was trained with the text encoder {card['encoder']['name']}, this "
+                f"run has {encoder.name}: add --encoder {card['encoder']['name']}"
+            )
+        network.load_state_dict(loaded.state_dict())
+        found.append(card["sha256"])
+    return " ".join(found)
 
 
 def _false_captions(
@@ -320,7 +367,7 @@ def generate(args: argparse.Namespace) -> int:
         generation.check_sample_folder(folder, args.overwrite)
     device = runtime.choose_device(args.device)
     generator, encoder, card = generation.load_model(args.model, device)
-    for remark in generation.check_prompts(encoder, prompts):
+    for remark in generation.check_prompts(encoder, prompts, card):
         _note(remark)
     if generator.noise_dim == 0 and args.count > 1:
         _note(f"the model {args.model} draws without noise: all samples of a prompt are the same")

@@ -173,7 +173,7 @@ class TextGenerator(nn.Module):
             nn.Linear(text_dim + noise_dim, latent_dim), nn.LeakyReLU(SLOPE),
             nn.Linear(latent_dim, latent_dim), nn.LeakyReLU(SLOPE),
         )  # fmt: skip
-        self.start = nn.Linear(latent_dim, channels[0] * 4 * 4)
+        self.start = nn.Linear(latent_dim + noise_dim, channels[0] * 4 * 4)
         self.blocks = nn.ModuleList(
             TextBlock(c, d, latent_dim) for c, d in zip(channels, channels[1:], strict=False)
         )
@@ -183,7 +183,9 @@ class TextGenerator(nn.Module):
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
         check_inputs(text, noise, self.text_dim, self.noise_dim)
         latent = self.latent(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
-        x = self.start(latent).reshape(len(text), -1, 4, 4)  # [B, 192, 4, 4]
+        # The noise comes in once more, undiluted, or the pictures of a caption are all alike.
+        x = self.start(torch.cat([latent, noise], dim=1))  # [B, 192 * 4 * 4]
+        x = x.reshape(len(text), -1, 4, 4)  # [B, 192, 4, 4]
         for block in self.blocks:
             x = block(x, latent)  # [B, C, 2H, 2W]
         return torch.tanh(self.to_picture(functional.leaky_relu(x, SLOPE)))  # [B, 3, S, S]
@@ -226,8 +228,13 @@ class Discriminator(nn.Module):
 
         D(x, t) = h(f(x), t) + v^T f(x) + f(x)^T W t
 
-    (miyato2018cgans, equation 3), which learns to read in far fewer steps.
+    (miyato2018cgans, section 3), which learns to read in far fewer steps.
+
+    Attributes:
+        config: the arguments that build it again.
     """
+
+    name = "discriminator"
 
     def __init__(
         self,
