@@ -303,9 +303,9 @@ def test_freed_memory_is_used_again():
         "import resource, sys, torch\n"
         "from t2i_course import runtime\n"
         "if sys.argv[1] == 'keep': assert runtime.keep_freed_memory()\n"
-        "torch.zeros(4_000_000).add_(1)\n"
+        "torch.zeros(12_000_000).add_(1)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(20): torch.zeros(4_000_000).add_(1)\n"
+        "for _ in range(20): torch.zeros(12_000_000).add_(1)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
     faults = {
