@@ -4,8 +4,8 @@
     python benchmarks/gan_ladder.py --ledger   writes it to data/results/gan_ladder.json, too
 
 Every run is a command of its own, `python -m t2i_course train ...`, printed as it starts, with
-equal steps and batches. A run that is done is not made again (its folder in data/runs has the
-evaluation), and one that was stopped goes on. The value of a rung is the mean of its seeds; its
+equal steps and batches. A run that is done stands in data/results/gan_ladder_runs.jsonl and is not
+made again, and one that was stopped goes on. The value of a rung is the mean of its seeds; its
 interval is Student's at 95 % over the seeds' values.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from scipy import stats
 
 from t2i_course import evaluation_result, report, runtime
 
+RUNS = runtime.data_folder() / "results" / "gan_ladder_runs.jsonl"  # every run, as it was
 BARE = {
     "text_blocks": "off", "matching_aware": "off", "projection": "off", "penalty": "none",
     "false_captions": "1", "contradicting": "0", "augment": "",
@@ -70,33 +72,43 @@ def command_of(rung: str, seed: int, arguments: argparse.Namespace) -> list[str]
     ]  # fmt: skip
 
 
+def find_run(told: str) -> dict | None:
+    """Return the run of a command, if it is done."""
+    lines = RUNS.read_text(encoding="utf-8").splitlines() if RUNS.exists() else []
+    return next((run for run in map(json.loads, lines) if run["command"] == told), None)
+
+
 def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
-    """Train a rung if that is not done; return its last evaluation with seconds and memory."""
-    name = f"ladder-{rung}-{seed}"
-    folder = runtime.data_folder() / "runs" / name
-    log, cost = folder / evaluation_result.LOG_FILE, folder / "cost.json"
+    """Train a rung if that is not done; return its evaluation with seconds and memory."""
     command = command_of(rung, seed, arguments)
     told = shlex.join(["python", *command])
-    if cost.exists() and json.loads(cost.read_text())["command"] != told:
-        raise SystemExit(f"{folder} holds another run of that name: remove it first")
-    if not cost.exists():
-        print(told, flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / name  # beside the run, not among the shipped checkpoints
-        run = [sys.executable, *command, "--output", str(weights), "--resume"]
-        process = subprocess.Popen(run, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"{name} ended with {os.waitstatus_to_exitcode(status)}")
-        card = json.loads(weights.with_suffix(".json").read_text())
-        unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss in bytes, or kilobytes
-        figures = {
-            "command": told, "seconds": card["seconds"], "megabytes": usage.ru_maxrss / unit,
-        }  # fmt: skip
-        with runtime.atomic_file(cost) as partial:
-            partial.write_text(json.dumps(figures))
-    last = evaluation_result.read_lines(log)[-1]
-    return last["metrics"] | {"cost": json.loads(cost.read_text())}
+    if (done := find_run(told)) is not None:
+        return done
+    print(told, flush=True)
+    name = f"ladder-{rung}-{seed}"
+    folder = runtime.data_folder() / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / name  # beside the run, not among the shipped checkpoints
+    process = subprocess.Popen(
+        [sys.executable, *command, "--output", str(weights), "--resume"],
+        cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{name} ended with {os.waitstatus_to_exitcode(status)}")
+    card = json.loads(weights.with_suffix(".json").read_text())
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss in bytes, or kilobytes
+    last = evaluation_result.read_lines(folder / evaluation_result.LOG_FILE)[-1]
+    run = {
+        "rung": rung, "seed": seed, "command": told, "seconds": card["seconds"],
+        "megabytes": round(usage.ru_maxrss / unit), "hardware": card["hardware"],
+        "metrics": last["metrics"],
+    }  # fmt: skip
+    before = RUNS.read_text(encoding="utf-8") if RUNS.exists() else ""
+    with runtime.atomic_file(RUNS) as partial:
+        partial.write_text(before + json.dumps(run) + "\n", encoding="utf-8", newline="\n")
+    shutil.rmtree(folder)
+    return run
 
 
 def interval(values: list[float]) -> tuple[float, float] | None:
@@ -126,13 +138,13 @@ def main() -> None:
         runs = [train(rung, seed, arguments) for seed in seeds]
         common = {
             "seeds": tuple(seeds), "data": "scenes", "hardware": runtime.hardware(),
-            "seconds": round(sum(run["cost"]["seconds"] for run in runs), 1),
+            "seconds": round(sum(run["seconds"] for run in runs), 1),
             "command": f"python benchmarks/gan_ladder.py --steps {arguments.steps} --batch-size "
             f"{arguments.batch_size} --width {arguments.width} --ledger",
         }  # fmt: skip
         told = [rung.ljust(15)]
         for metric in METRICS:
-            values = [run[metric]["value"] for run in runs]
+            values = [run["metrics"][metric]["value"] for run in runs]
             between = interval(values)
             told.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
             rows.append(
@@ -142,11 +154,11 @@ def main() -> None:
                     metric=f"{metric}, mean of the seeds, after {arguments.steps} steps of "
                     f"{arguments.batch_size} pictures",
                     value=float(np.mean(values)), interval=between, samples=arguments.samples,
-                    split="val", extractor=runs[0][metric]["extractor"], **common,
+                    split="val", extractor=runs[0]["metrics"][metric]["extractor"], **common,
                 )
             )  # fmt: skip
         for name, unit in (("seconds", "s"), ("megabytes", "MB")):
-            values = [run["cost"][name] for run in runs]
+            values = [run[name] for run in runs]
             told.append(f"{np.mean(values):.0f} {unit}")
             rows.append(
                 report.Row(

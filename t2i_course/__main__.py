@@ -22,7 +22,7 @@ from t2i_course import __version__
 MODELS = {
     "baseline": ("residual", 2e-3, 300, 6000),
     "article": ("article", 2e-4, 300, 6000),
-    "gan": ("gan", 2e-4, 300, 30_000),
+    "gan": ("gan", 5e-4, 20_000, 20_000),
 }
 
 

@@ -32,20 +32,20 @@ class GanConfig:
     """The ingredients. The ablation ladder goes through them one by one."""
 
     noise_dim: int = 64  # Z
-    width: int = 24  # channels of the generator and the discriminator at S x S
+    width: int = 16  # channels of the generator at S x S
     text_blocks: bool = True  # affine modulation in every block; else text enters at 4 x 4 only
     matching_aware: bool = True  # show the discriminator false captions of real pictures
     loss: str = "hinge"
     penalty: str = "matching-aware"
-    penalty_every: int = 4  # steps; the penalty is scaled by as much (karras2020stylegan2)
+    penalty_every: int = 8  # steps; the penalty is scaled by as much (karras2020stylegan2)
     gamma: float = 1.0  # weight of r1 and r1r2
-    augment: tuple[str, ...] = ()  # DiffAugment's operations that leave every caption true
+    augment: tuple[str, ...] = ("translation",)  # DiffAugment, where captions stay true
     false_captions: int = 3  # of each real picture, in a step
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     projection: bool = True  # the discriminator's logit has an inner product with the text
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
-    generator_rate: float = 2e-4
-    discriminator_rate: float = 4e-4  # two time scales: heusel2017fid
+    generator_rate: float = 5e-4
+    discriminator_rate: float = 1e-3  # two time scales: heusel2017fid
 
     def __post_init__(self) -> None:
         """Raise ValueError for ingredients that are not known."""
@@ -148,7 +148,7 @@ class TextGenerator(nn.Module):
     name = "gan"
 
     def __init__(
-        self, text_dim: int, noise_dim: int = 64, image_size: int = 64, width: int = 24
+        self, text_dim: int, noise_dim: int = 64, image_size: int = 64, width: int = 16
     ) -> None:
         """Build the layers.
 
@@ -162,7 +162,7 @@ class TextGenerator(nn.Module):
             ValueError: a side that cannot be built.
         """
         super().__init__()
-        channels = block_channels(image_size, width)[::-1]  # [192, 144, 96, 48, 24] at 24
+        channels = block_channels(image_size, width)[::-1]  # [128, 96, 64, 32, 16] at 16
         latent_dim = 256
         self.text_dim, self.noise_dim, self.image_size = text_dim, noise_dim, image_size
         self.config = {
@@ -184,8 +184,8 @@ class TextGenerator(nn.Module):
         check_inputs(text, noise, self.text_dim, self.noise_dim)
         latent = self.latent(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
         # The noise comes in once more, undiluted, or the pictures of a caption are all alike.
-        x = self.start(torch.cat([latent, noise], dim=1))  # [B, 192 * 4 * 4]
-        x = x.reshape(len(text), -1, 4, 4)  # [B, 192, 4, 4]
+        x = self.start(torch.cat([latent, noise], dim=1))  # [B, 128 * 4 * 4]
+        x = x.reshape(len(text), -1, 4, 4)  # [B, 128, 4, 4]
         for block in self.blocks:
             x = block(x, latent)  # [B, C, 2H, 2W]
         return torch.tanh(self.to_picture(functional.leaky_relu(x, SLOPE)))  # [B, 3, S, S]
@@ -240,7 +240,7 @@ class Discriminator(nn.Module):
         self,
         text_dim: int,
         image_size: int = 64,
-        width: int = 24,
+        width: int = 16,
         spectral: bool = False,
         projection: bool = True,
     ) -> None:
@@ -254,7 +254,7 @@ class Discriminator(nn.Module):
             projection: build the second head.
         """
         super().__init__()
-        channels = block_channels(image_size, width)[1:]  # [48, 96, 144, 192] at 24
+        channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
         last = channels[-1]
         self.text_dim, self.image_size = text_dim, image_size
         self.config = {
