@@ -12,18 +12,13 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from t2i_course import __version__
+from t2i_course.console import given, note, say
 
-# model: decoder, learning rate, and steps in the fast and in the full profile
-MODELS = {
-    "baseline": ("residual", 2e-3, 300, 6000),
-    "article": ("article", 2e-4, 300, 6000),
-    "gan": ("gan", 5e-4, 20_000, 20_000),
-}
+MODELS = ("baseline", "article", "gan")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -156,199 +151,9 @@ def doctor(_: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
-    from accelerate import PartialState
+    from t2i_course import train_command
 
-    from t2i_course import (
-        checkpoints,
-        data,
-        gan,
-        generation,
-        image_decoder,
-        runtime,
-        text_encoder,
-        training,
-    )
-
-    decoder, rate, fast, full = MODELS[args.model]
-    current = runtime.settings(os.environ | _given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
-    if args.ingredients and args.model != "gan":
-        raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
-    ingredients = gan.read_config(args.ingredients)
-    config = training.TrainingConfig(
-        steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
-        batch_size=args.batch_size,
-        learning_rate=rate if args.learning_rate is None else args.learning_rate,
-        average_decay=args.average_decay,
-        seed=args.seed,
-        precision=args.precision,
-        validate_every=args.validate_every,
-        checkpoint_every=args.checkpoint_every,
-        draw_every=args.validate_every,
-        evaluate_every=args.evaluate_every,
-    )
-    device = runtime.choose_device(args.device)
-    output = checkpoints.checkpoint_path(args.output or f"my-{args.model}")
-    if not output.parent.is_dir() and output.parent != runtime.data_folder() / "checkpoints":
-        raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
-    run_folder = runtime.data_folder() / "runs" / output.name
-    _look_for_a_run(run_folder / training.STATE_FILE, args)
-    measure = _measuring(args, current.data, run_folder, device) if args.evaluate_every else None
-
-    # What takes long comes after everything that may be wrong.
-    encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
-    bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
-    folder = data.resolve_data(current.data)
-    packed, text = {}, {}
-    for split in ("train", "val"):
-        packed[split] = data.pack(
-            folder, split, args.size, on_bad_image=args.on_bad_image, progress=bars
-        )
-        captions = packed[split].all_captions
-        if current.data != "scenes":
-            text_encoder.warn_if_cut(encoder, captions)
-        text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
-    runtime.seed_everything(config.seed)
-    if args.model == "gan":
-        false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
-        objective = gan.Gan(ingredients, encoder.width, args.size, false)
-    else:
-        size = {"text_dim": encoder.width, "image_size": args.size}
-        objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
-    for network in objective.modules.values():
-        if hasattr(network, "standardize"):
-            network.standardize.fit(text["train"])
-    if args.init:
-        begun = _begin_with(args.init, objective.modules, encoder)
-        objective.identity |= {"init": begun}
-    weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
-    told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
-    _say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
-    counts = ", ".join(f"{len(part):,} {split}" for split, part in packed.items())
-    _say(f"data: {current.data}, images: {counts}; encoder: {encoder.name}; device: {device}")
-    _say(f"processes: {os.environ.get('WORLD_SIZE', '1')}; Ctrl-C saves, --resume goes on")
-    try:
-        history = training.train(
-            objective, config,
-            packed["train"], packed["val"], text["train"], text["val"],
-            run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
-            device=str(device), progress=bars,
-            draw=None if bars else lambda step, _: _say(f"step {step} of {config.steps}"),
-            evaluate=measure and (lambda step, network: measure(step, network, text["val"])),
-        )  # fmt: skip
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
-    loss = history.validation_losses[-1]
-    again = [word for word in args.argv if word not in ("--resume", "--restart")]
-    card = {
-        "encoder": {
-            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
-        },
-        "data": current.data if current.data == "scenes" else folder.name,
-        "words": generation.training_words(packed["train"].all_captions),
-        "command": shlex.join(["python", "-m", "t2i_course", *again]),
-        "steps": config.steps,
-        "seconds": round(history.seconds, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
-        "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
-        "seed": config.seed,
-    }  # fmt: skip
-    if _first_process():
-        if (judge := objective.modules.get("discriminator")) is not None:
-            training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)
-        file = training.save_weights(output, objective.modules["generator"], card)
-        _say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
-        _say(f"weights: {file}")
-    PartialState().destroy_process_group()  # does nothing for a single process
-    return 0
-
-
-def _begin_with(name: str, networks: dict[str, Any], encoder: Any) -> str:
-    """Load a checkpoint's weights into networks; return what tells these weights from others."""
-    from t2i_course import checkpoints, gan
-
-    path, found = checkpoints.checkpoint_path(name), []
-    builders = gan.GENERATORS | {gan.Discriminator.name: gan.Discriminator}
-    for part, network in networks.items():
-        file = path if part == "generator" else path.with_name(f"{path.name}-{part}")
-        if part != "generator" and not file.with_name(f"{file.name}.json").is_file():
-            _note(f"{path.name} comes without its {part}: that one begins anew")
-            continue
-        loaded, card = checkpoints.load_generator(file, builders=builders)
-        if (loaded.name, loaded.config) != (network.name, network.config):
-            raise ValueError(
-                f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "
-                f"{network.name} {network.config}: give both the same --model, --size and --set"
-            )
-        if card["encoder"]["fingerprint"] != encoder.fingerprint:
-            raise ValueError(
-                f"--init {name} was trained with the text encoder {card['encoder']['name']}, this "
-                f"run has {encoder.name}: add --encoder {card['encoder']['name']}"
-            )
-        network.load_state_dict(loaded.state_dict())
-        found.append(card["sha256"])
-    return " ".join(found)
-
-
-def _false_captions(
-    config: Any, folder: Path, packed: Any, text: Sequence, encoder: Any, progress: bool
-) -> Any:
-    """Return what draws false captions for a GAN's discriminator; None where none are shown."""
-    from t2i_course import mismatched_captions, scenes, text_encoder
-
-    if not config.matching_aware:
-        return None
-    hard = None
-    if (folder / scenes.MARKER).is_file():
-        is_true = mismatched_captions.scenes_truth(folder, "train", packed)
-        if config.contradicting > 0:
-            wrong = mismatched_captions.contradicting_captions(folder, "train", packed)
-            hard = text_encoder.embed_captions(encoder, wrong, progress=progress)
-    else:
-        is_true = mismatched_captions.photos_truth(packed)
-    return mismatched_captions.MismatchedCaptions(
-        packed, text, is_true, hard, config.contradicting, config.false_captions
-    )
-
-
-def _measuring(
-    args: argparse.Namespace, data: str, run_folder: Path, device: object
-) -> Callable[..., None]:
-    """Return what evaluates a generator and writes a line into the run's log."""
-    from tqdm.auto import tqdm
-
-    from t2i_course import evaluation_result, held_out, judged_pictures, protocol
-    from t2i_course.instruments import load_instruments
-
-    held = held_out.open_held_out(data, "val", args.size, args.on_bad_image, sys.stderr.isatty())
-    rows = held_out.choose_captions(held, args.evaluate_samples)
-    instruments = load_instruments(held, args.extractor, args.matcher, device=device)
-
-    def measure(step: int, generator: object, text: Sequence) -> None:
-        images = judged_pictures.draw_pictures(generator, text[rows])
-        judged = judged_pictures.JudgedPictures(run_folder.name, images, rows, seeds=(0,))
-        found = protocol.evaluate(judged, held, instruments, references=False)
-        evaluation_result.write_line(run_folder / evaluation_result.LOG_FILE, step, found)
-        tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
-
-    return measure
-
-
-def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
-    """Do what was asked for with a run that has begun before, or ask."""
-    from t2i_course.evaluation_result import LOG_FILE
-
-    if args.restart or not state.exists():
-        (state.parent / LOG_FILE).unlink(missing_ok=True)  # of a run that is no more
-    if args.restart:
-        state.unlink(missing_ok=True)
-    elif state.exists() and not args.resume:
-        raise FileExistsError(
-            f"{state} holds a run of that name: add --resume to go on, --restart to begin anew, or "
-            "another --output"
-        )
-    elif args.resume and not state.exists():
-        _note(f"nothing to resume in {state.parent}: beginning")
+    return train_command.train(args)
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -368,9 +173,9 @@ def generate(args: argparse.Namespace) -> int:
     device = runtime.choose_device(args.device)
     generator, encoder, card = generation.load_model(args.model, device)
     for remark in generation.check_prompts(encoder, prompts, card):
-        _note(remark)
+        note(remark)
     if generator.noise_dim == 0 and args.count > 1:
-        _note(f"the model {args.model} draws without noise: all samples of a prompt are the same")
+        note(f"the model {args.model} draws without noise: all samples of a prompt are the same")
 
     batches = generation.sample(generator, encoder, prompts, args.count, args.seed)
     if wants_picture:
@@ -378,10 +183,10 @@ def generate(args: argparse.Namespace) -> int:
         batches = iter(images.split(generation.BATCH))
     if folder is not None:
         generation.write_samples(folder, batches, prompts, args.count, args.seed, args.model)
-        _say(f"{len(prompts) * args.count} samples: {folder}")
+        say(f"{len(prompts) * args.count} samples: {folder}")
     if wants_picture:
         generation.write_grid(picture, images, prompts)
-        _say(f"grid: {picture}")
+        say(f"grid: {picture}")
     return 0
 
 
@@ -396,7 +201,7 @@ def evaluate(args: argparse.Namespace) -> int:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", ledger):
             raise ValueError(f"--ledger {args.ledger!r}: small letters, digits and hyphens only")
         report.read_rows()  # a damaged ledger is found before the work is done
-    current = runtime.settings(os.environ | _given(T2I_DATA=args.data))
+    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
     device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
     if args.pictures is None:
         generator, encoder, card = generation.load_model(args.model, device)
@@ -417,15 +222,15 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     if args.pictures is None:
         if card["data"] != held.data:
-            _note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")
+            note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")
         judged = judged_pictures.draw_captions(
             checkpoint_path(args.model).name, generator, encoder, held, rows, args.seed, bars
         )
     found = protocol.evaluate(judged, held, instruments, progress=bars)
-    _say(str(found))
+    say(str(found))
     if ledger is not None:
         command = shlex.join(["python", "-m", "t2i_course", *args.argv])
-        _say(f"ledger: {report.add_rows(f'{ledger}.json', found.rows(ledger, command))}")
+        say(f"ledger: {report.add_rows(f'{ledger}.json', found.rows(ledger, command))}")
     return 0
 
 
@@ -445,7 +250,7 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
         device=args.device,
         **{name: number for name, number in steps.items() if number is not None},
     )
-    _say(f"encoder: {folder}")
+    say(f"encoder: {folder}")
     return 0
 
 
@@ -463,7 +268,7 @@ def train_judge(args: argparse.Namespace) -> int:
         "command": shlex.join(["python", "-m", "t2i_course", *args.argv]),
         "progress": sys.stderr.isatty(),
     }
-    current = runtime.settings(os.environ | _given(T2I_DATA=args.data))
+    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
     if args.network == "scene-features":
         if args.data not in (None, "scenes"):
             raise ValueError("scene-features learn from scenes only: photos carry no facts")
@@ -472,26 +277,8 @@ def train_judge(args: argparse.Namespace) -> int:
         file = caption_matcher.train_caption_matcher(
             current.data, encoder_name=args.encoder, on_bad_image=args.on_bad_image, **common
         )
-    _say(f"weights: {file}")
+    say(f"weights: {file}")
     return 0
-
-
-def _given(**values: str | None) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(text: str) -> None:
-    if _first_process():
-        print(text, flush=True)
-
-
-def _note(text: str) -> None:
-    if _first_process():
-        print(f"t2i_course: note: {text}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -508,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "judge": train_judge,
     }  # fmt: skip
     show_warning = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: _note(str(message))
+    warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
         return commands[args.command](args)
     except KeyboardInterrupt as stop:

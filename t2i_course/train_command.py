@@ -1,0 +1,223 @@
+"""The command `train`: from its options to a run, to weights and a model card."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from torch import nn
+from tqdm.auto import tqdm
+
+from t2i_course import (
+    checkpoints,
+    data,
+    evaluation_result,
+    gan,
+    generation,
+    held_out,
+    image_decoder,
+    judged_pictures,
+    mismatched_captions,
+    protocol,
+    runtime,
+    scenes,
+    text_encoder,
+    training,
+)
+from t2i_course.console import first_process, given, note, say
+from t2i_course.instruments import load_instruments
+from t2i_course.packed_cache import PackedCaptions
+from t2i_course.text_encoder import TextEncoder
+
+# model: decoder, learning rate, and steps in the fast and in the full profile
+MODELS = {
+    "baseline": ("residual", 2e-3, 300, 6000),
+    "article": ("article", 2e-4, 300, 6000),
+    "gan": ("gan", 5e-4, 20_000, 20_000),
+}
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a generator on captioned pictures; write its weights and model card."""
+    decoder, rate, fast, full = MODELS[args.model]
+    current = runtime.settings(os.environ | given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
+    if args.ingredients and args.model != "gan":
+        raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
+    ingredients = gan.read_config(args.ingredients)
+    config = training.TrainingConfig(
+        steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
+        batch_size=args.batch_size,
+        learning_rate=rate if args.learning_rate is None else args.learning_rate,
+        average_decay=args.average_decay,
+        seed=args.seed,
+        precision=args.precision,
+        validate_every=args.validate_every,
+        checkpoint_every=args.checkpoint_every,
+        draw_every=args.validate_every,
+        evaluate_every=args.evaluate_every,
+    )
+    device = runtime.choose_device(args.device)
+    output = checkpoints.checkpoint_path(args.output or f"my-{args.model}")
+    if not output.parent.is_dir() and output.parent != runtime.data_folder() / "checkpoints":
+        raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
+    run_folder = runtime.data_folder() / "runs" / output.name
+    _look_for_a_run(run_folder / training.STATE_FILE, args)
+    measure = _measuring(args, current.data, run_folder, device) if args.evaluate_every else None
+
+    # What takes long comes after everything that may be wrong.
+    encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
+    bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
+    folder = data.resolve_data(current.data)
+    packed, text = {}, {}
+    for split in ("train", "val"):
+        packed[split] = data.pack(
+            folder, split, args.size, on_bad_image=args.on_bad_image, progress=bars
+        )
+        captions = packed[split].all_captions
+        if current.data != "scenes":
+            text_encoder.warn_if_cut(encoder, captions)
+        text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
+    runtime.seed_everything(config.seed)
+    if args.model == "gan":
+        false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
+        objective = gan.Gan(ingredients, encoder.width, args.size, false)
+    else:
+        size = {"text_dim": encoder.width, "image_size": args.size}
+        objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
+    for network in objective.modules.values():
+        if hasattr(network, "standardize"):
+            network.standardize.fit(text["train"])
+    if args.init:
+        begun = _begin_with(args.init, objective.modules, encoder)
+        objective.identity |= {"init": begun}
+    weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
+    told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
+    say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in packed.items())
+    say(f"data: {current.data}, images: {counts}; encoder: {encoder.name}; device: {device}")
+    say(f"processes: {os.environ.get('WORLD_SIZE', '1')}; Ctrl-C saves, --resume goes on")
+    try:
+        history = training.train(
+            objective, config,
+            packed["train"], packed["val"], text["train"], text["val"],
+            run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
+            device=str(device), progress=bars,
+            draw=None if bars else lambda step, _: say(f"step {step} of {config.steps}"),
+            evaluate=measure and (lambda step, network: measure(step, network, text["val"])),
+        )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
+    loss = history.validation_losses[-1]
+    again = [word for word in args.argv if word not in ("--resume", "--restart")]
+    card = {
+        "encoder": {
+            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
+        },
+        "data": current.data if current.data == "scenes" else folder.name,
+        "words": generation.training_words(packed["train"].all_captions),
+        "command": shlex.join(["python", "-m", "t2i_course", *again]),
+        "steps": config.steps,
+        "seconds": round(history.seconds, 1),
+        "hardware": runtime.hardware(),
+        "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
+        "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
+        "seed": config.seed,
+    }  # fmt: skip
+    if first_process():
+        if (judge := objective.modules.get("discriminator")) is not None:
+            training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)
+        file = training.save_weights(output, objective.modules["generator"], card)
+        say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
+        say(f"weights: {file}")
+    PartialState().destroy_process_group()  # does nothing for a single process
+    return 0
+
+
+def _begin_with(name: str, networks: dict[str, nn.Module], encoder: TextEncoder) -> str:
+    """Load a checkpoint's weights into networks; return what tells these weights from others."""
+    path, found = checkpoints.checkpoint_path(name), []
+    builders = gan.GENERATORS | {gan.Discriminator.name: gan.Discriminator}
+    for part, network in networks.items():
+        file = path if part == "generator" else path.with_name(f"{path.name}-{part}")
+        if part != "generator" and not file.with_name(f"{file.name}.json").is_file():
+            note(f"{path.name} comes without its {part}: that one begins anew")
+            continue
+        loaded, card = checkpoints.load_generator(file, builders=builders)
+        if (loaded.name, loaded.config) != (network.name, network.config):
+            raise ValueError(
+                f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "
+                f"{network.name} {network.config}: give both the same --model, --size and --set"
+            )
+        if card["encoder"]["fingerprint"] != encoder.fingerprint:
+            raise ValueError(
+                f"--init {name} was trained with the text encoder {card['encoder']['name']}, this "
+                f"run has {encoder.name}: add --encoder {card['encoder']['name']}"
+            )
+        network.load_state_dict(loaded.state_dict())
+        found.append(card["sha256"])
+    return " ".join(found)
+
+
+def _false_captions(
+    config: gan.GanConfig,
+    folder: Path,
+    packed: PackedCaptions,
+    text: np.ndarray,
+    encoder: TextEncoder,
+    progress: bool,
+) -> mismatched_captions.MismatchedCaptions | None:
+    """Return what draws false captions for a GAN's discriminator; None where none are shown."""
+    if not config.matching_aware:
+        return None
+    hard = None
+    if (folder / scenes.MARKER).is_file():
+        is_true = mismatched_captions.scenes_truth(folder, "train", packed)
+        if config.contradicting > 0:
+            wrong = mismatched_captions.contradicting_captions(folder, "train", packed)
+            hard = text_encoder.embed_captions(encoder, wrong, progress=progress)
+    else:
+        is_true = mismatched_captions.photos_truth(packed)
+    return mismatched_captions.MismatchedCaptions(
+        packed, text, is_true, hard, config.contradicting, config.false_captions
+    )
+
+
+def _measuring(
+    args: argparse.Namespace, data: str, run_folder: Path, device: object
+) -> Callable[..., None]:
+    """Return what evaluates a generator and writes a line into the run's log."""
+    held = held_out.open_held_out(data, "val", args.size, args.on_bad_image, sys.stderr.isatty())
+    rows = held_out.choose_captions(held, args.evaluate_samples)
+    instruments = load_instruments(held, args.extractor, args.matcher, device=device)
+
+    def measure(step: int, generator: object, text: Sequence) -> None:
+        images = judged_pictures.draw_pictures(generator, text[rows])
+        judged = judged_pictures.JudgedPictures(run_folder.name, images, rows, seeds=(0,))
+        found = protocol.evaluate(judged, held, instruments, references=False)
+        evaluation_result.write_line(run_folder / evaluation_result.LOG_FILE, step, found)
+        tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
+
+    return measure
+
+
+def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
+    """Do what was asked for with a run that has begun before, or ask."""
+    if args.restart or not state.exists():
+        (state.parent / evaluation_result.LOG_FILE).unlink(
+            missing_ok=True
+        )  # of a run that is no more
+    if args.restart:
+        state.unlink(missing_ok=True)
+    elif state.exists() and not args.resume:
+        raise FileExistsError(
+            f"{state} holds a run of that name: add --resume to go on, --restart to begin anew, or "
+            "another --output"
+        )
+    elif args.resume and not state.exists():
+        note(f"nothing to resume in {state.parent}: beginning")
