@@ -18,7 +18,7 @@ from pathlib import Path
 from t2i_course import __version__
 from t2i_course.console import given, note, say
 
-MODELS = ("baseline", "article", "gan")
+MODELS = ("baseline", "article", "gan", "style")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output-dir is given")  # fmt: skip
     add("--output-dir", metavar="DIR", help="write one PNG a sample and captions.json here")
     add("--overwrite", action="store_true", help="replace what an earlier generate wrote in DIR")
+    _add_truncation(generate)
     _add_common(generate)
 
     evaluate = commands.add_parser("evaluate", help="measure what a model draws")
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         "of DIR")  # fmt: skip
     add("--fid", action="store_true", help="FID, too; its weights are downloaded once (96 MB)")
     add("--inception-weights", metavar="FILE", help="FID, too, with weights from this file")
+    _add_truncation(evaluate)
     _add_judges(evaluate)
     add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
     _add_common(evaluate)
@@ -127,6 +129,11 @@ def _add_judges(parser: argparse.ArgumentParser) -> None:
         "scenes, none on photos")  # fmt: skip
     add("--on-bad-image", choices=("raise", "skip"), default="raise",
         help="what to do with a missing or damaged picture; default: %(default)s")  # fmt: skip
+
+
+def _add_truncation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--truncation", type=float, default=1.0, metavar="PSI", help="of the style "
+        "decoder: 0 draws a caption's mean, 1 is off; default: %(default)s")  # fmt: skip
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +178,7 @@ def generate(args: argparse.Namespace) -> int:
     if folder is not None:
         generation.check_sample_folder(folder, args.overwrite)
     device = runtime.choose_device(args.device)
-    generator, encoder, card = generation.load_model(args.model, device)
+    generator, encoder, card = generation.load_model(args.model, device, args.truncation)
     for remark in generation.check_prompts(encoder, prompts, card):
         note(remark)
     if generator.noise_dim == 0 and args.count > 1:
@@ -204,7 +211,7 @@ def evaluate(args: argparse.Namespace) -> int:
     current = runtime.settings(os.environ | given(T2I_DATA=args.data))
     device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
     if args.pictures is None:
-        generator, encoder, card = generation.load_model(args.model, device)
+        generator, encoder, card = generation.load_model(args.model, device, args.truncation)
         size = generator.image_size
     else:
         folder = judged_pictures.read_drawn(args.pictures, bars)

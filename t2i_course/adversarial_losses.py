@@ -83,8 +83,7 @@ def matching_aware_penalty(
 
         k E[(||grad_x D(x, t)|| + ||grad_t D(x, t)||)^p],   k = 2, p = 6
 
-    tao2022dfgan, equation 2. It makes the discriminator flat around the points that the generator
-    is to reach, so that it is not driven past them.
+    tao2022dfgan, equation 2. It keeps the discriminator flat around what the generator aims at.
 
     Args:
         discriminate: (images, text) -> logits [B].

@@ -404,6 +404,7 @@ class Gan:
         text_dim: int,
         image_size: int = 64,
         mismatched: Callable[[TrainingBatch], Tensor] | None = None,
+        build: Callable[..., nn.Module] = TextGenerator,
     ) -> None:
         """Build both networks and their optimizers.
 
@@ -413,6 +414,8 @@ class Gan:
             image_size: S.
             mismatched: gives a batch's false captions, features [K, B, D]; needed where
                 config.matching_aware is on.
+            build: class of the generator, called as `TextGenerator` is; without
+                config.text_blocks it is the residual decoder in any case.
 
         Raises:
             ValueError: false captions are wanted, and there is nothing to draw them with.
@@ -420,7 +423,7 @@ class Gan:
         if config.matching_aware and mismatched is None:
             raise ValueError("matching_aware needs `mismatched`, which draws false captions")
         self.config, self.mismatched = config, mismatched
-        build = TextGenerator if config.text_blocks else ResidualDecoder
+        build = build if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
         generator = build(text_dim, config.noise_dim, image_size, width)
         discriminator = Discriminator(
@@ -432,7 +435,7 @@ class Gan:
             name: torch.optim.Adam(network.parameters(), lr=rates[name], betas=(0.0, 0.9))
             for name, network in self.modules.items()
         }
-        self.identity: dict[str, Any] = {"objective": "gan"} | {
+        self.identity: dict[str, Any] = {"objective": "gan", "generator": generator.name} | {
             f"gan {name}": str(value) for name, value in asdict(config).items()
         }
 

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from t2i_course import runtime
 from t2i_course.checkpoints import load_generator
 from t2i_course.data import to_uint8
-from t2i_course.gan import GENERATORS
 from t2i_course.plots import grid_picture
+from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import (
     TextEncoder,
     count_tokens,
@@ -69,18 +69,35 @@ def read_prompts(prompts: Sequence[str], file: str | Path | None = None) -> list
 
 
 def load_model(
-    name_or_path: str | os.PathLike[str], device: torch.device | str | None = None
+    name_or_path: str | os.PathLike[str],
+    device: torch.device | str | None = None,
+    truncation: float = 1.0,
 ) -> tuple[nn.Module, TextEncoder, dict[str, Any]]:
     """Load a trained generator together with the text encoder that it was trained with.
+
+    Args:
+        name_or_path: as `checkpoint_path` takes it.
+        device: where the networks go; the CPU if None.
+        truncation: of the style decoder, 0 to 1; other generators know none but 1.
 
     Returns:
         Generator, encoder, model card.
 
     Raises:
         FileNotFoundError: the checkpoint or the encoder is missing.
-        ValueError: the checkpoint is damaged, or the encoder is not the one of the training.
+        ValueError: the checkpoint is damaged, the encoder is not the one of the training, or the
+            generator cannot be truncated so.
     """
     generator, card = load_generator(name_or_path, device, GENERATORS)
+    if not 0 <= truncation <= 1:
+        raise ValueError(f"truncation {truncation}: give 0 (one picture a caption) to 1 (none)")
+    if truncation != 1:
+        if not hasattr(generator, "truncation"):
+            raise ValueError(
+                f"{name_or_path} is of the kind {generator.name}, which has no truncation: that is "
+                "the style decoder's"
+            )
+        generator.truncation = truncation
     encoder = load_trained_encoder(card["encoder"], str(name_or_path), device)
     return generator, encoder, card
 

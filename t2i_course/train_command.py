@@ -33,21 +33,25 @@ from t2i_course import (
 from t2i_course.console import first_process, given, note, say
 from t2i_course.instruments import load_instruments
 from t2i_course.packed_cache import PackedCaptions
+from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 
 # model: decoder, learning rate, and steps in the fast and in the full profile
 MODELS = {
     "baseline": ("residual", 2e-3, 300, 6000),
     "article": ("article", 2e-4, 300, 6000),
-    "gan": ("gan", 5e-4, 20_000, 20_000),
+    "gan": ("gan", 5e-4, 10_000, 10_000),  # a short run of it shows little
+    "style": ("style", 5e-4, 10_000, 10_000),
 }
+ADVERSARIAL = ("gan", "style")  # both before the same discriminator
 
 
 def train(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
     decoder, rate, fast, full = MODELS[args.model]
     current = runtime.settings(os.environ | given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
-    if args.ingredients and args.model != "gan":
+    adversarial = args.model in ADVERSARIAL
+    if args.ingredients and not adversarial:
         raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
     ingredients = gan.read_config(args.ingredients)
     config = training.TrainingConfig(
@@ -84,9 +88,9 @@ def train(args: argparse.Namespace) -> int:
             text_encoder.warn_if_cut(encoder, captions)
         text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
     runtime.seed_everything(config.seed)
-    if args.model == "gan":
+    if adversarial:
         false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
-        objective = gan.Gan(ingredients, encoder.width, args.size, false)
+        objective = gan.Gan(ingredients, encoder.width, args.size, false, GENERATORS[decoder])
     else:
         size = {"text_dim": encoder.width, "image_size": args.size}
         objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
@@ -142,7 +146,7 @@ def train(args: argparse.Namespace) -> int:
 def _begin_with(name: str, networks: dict[str, nn.Module], encoder: TextEncoder) -> str:
     """Load a checkpoint's weights into networks; return what tells these weights from others."""
     path, found = checkpoints.checkpoint_path(name), []
-    builders = gan.GENERATORS | {gan.Discriminator.name: gan.Discriminator}
+    builders = GENERATORS | {gan.Discriminator.name: gan.Discriminator}
     for part, network in networks.items():
         file = path if part == "generator" else path.with_name(f"{path.name}-{part}")
         if part != "generator" and not file.with_name(f"{file.name}.json").is_file():

@@ -604,6 +604,22 @@ def test_encoder_passes_its_options_on(home, capsys):
     assert not Path("new").exists()
 
 
+def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
+    argv = ["train", "--model", "style", "--data", str(small_scenes), "--steps", "2", "--output",
+            "few", "--batch-size", "8", "--set", "width=8", "--device", "cpu"]  # fmt: skip
+    assert main(argv) == 0
+    drawn = {}
+    for truncation in ("0", "1"):
+        argv = ["generate", "a red circle", "--model", "few", "--count", "2", "--output-dir",
+                truncation, "--truncation", truncation]  # fmt: skip
+        assert main(argv) == 0
+        drawn[truncation] = [p.read_bytes() for p in sorted(Path(truncation).glob("*.png"))]
+    assert drawn["0"][0] == drawn["0"][1] and drawn["1"][0] != drawn["1"][1]
+    assert "give 0" in error_line(capsys, [*argv[:-1], "1.5", "--overwrite"])
+    argv = ["generate", "a dog", "--model", "tiny", "--output", "t.png", "--truncation", "0.5"]
+    assert "has no truncation" in error_line(capsys, argv)
+
+
 def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2",
             "--batch-size", "8", "--set", "width=8", "--set", "augment=translation",
