@@ -1,4 +1,4 @@
-"""The command line: `python -m t2i_course doctor | train | generate | evaluate | encoder | judge`.
+"""The command line: `python -m t2i_course doctor | download | train | generate | evaluate | ...`.
 
 An expected error is one line on stderr and exit status 2; with T2I_DEBUG=1 it is a traceback.
 Libraries are imported where they are used, so that `--help` and `doctor` need none of them.
@@ -30,6 +30,15 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser("doctor", help="check that everything the course needs is there")
+
+    fetch = commands.add_parser("download", help="download COCO")
+    add = fetch.add_argument
+    add("--split", choices=("train", "val", "all"), default="val", help="val 1 GB, train 18 GB in "
+        "2017; captions 0.2 GB come with either; default: %(default)s")  # fmt: skip
+    add("--year", choices=("2017", "2014"), default="2017", help="default: %(default)s")
+    add("--subset", type=int, metavar="N", help="the first N images of each split only, one by one")
+    add("--mirror", metavar="URL", help="in place of COCO's own hosts, with the same paths below")
+    add("--output", metavar="FOLDER", help="default: data/coco")
 
     train = commands.add_parser("train", help="train a generator")
     add = train.add_argument
@@ -154,6 +163,18 @@ def doctor(_: argparse.Namespace) -> int:
     failed = [check.name for check in checks if check.required and not check.ok]
     print(f"{len(failed)} to mend: {', '.join(failed)}" if failed else "all there")
     return 1 if failed else 0
+
+
+def download(args: argparse.Namespace) -> int:
+    """Download COCO into a folder that --data takes."""
+    from t2i_course import runtime
+    from t2i_course.download import download_coco
+
+    splits = ("train", "val") if args.split == "all" else (args.split,)
+    output = args.output or runtime.data_folder() / "coco"
+    folder = download_coco(output, splits, args.year, args.subset, args.mirror, say=say)
+    say(f"ready: --data {folder}, or T2I_DATA={folder}")
+    return 0
 
 
 def train(args: argparse.Namespace) -> int:
@@ -297,8 +318,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.argv = argv
     commands = {
-        "doctor": doctor, "train": train, "generate": generate, "evaluate": evaluate,
-        "encoder": pretrain_encoder,
+        "doctor": doctor, "download": download, "train": train, "generate": generate,
+        "evaluate": evaluate, "encoder": pretrain_encoder,
         "judge": train_judge,
     }  # fmt: skip
     show_warning = warnings.showwarning

@@ -604,6 +604,13 @@ def test_encoder_passes_its_options_on(home, capsys):
     assert not Path("new").exists()
 
 
+def test_download_says_what_is_wrong_and_leaves_nothing(home, capsys):
+    argv = ["download", "--mirror", "http://127.0.0.1:9", "--output", "coco"]
+    assert "no answer from http://127.0.0.1:9" in error_line(capsys, argv)
+    assert "give 1 or more" in error_line(capsys, [*argv, "--subset", "0"])
+    assert not Path("coco").exists()
+
+
 def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
     argv = ["train", "--model", "style", "--data", str(small_scenes), "--steps", "2", "--output",
             "few", "--batch-size", "8", "--set", "width=8", "--device", "cpu"]  # fmt: skip
