@@ -40,6 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--mirror", metavar="URL", help="in place of COCO's own hosts, with the same paths below")
     add("--output", metavar="FOLDER", help="default: data/coco")
 
+    convert = commands.add_parser("convert", help="make a folder in COCO's layout from a table")
+    add = convert.add_argument
+    add("table", metavar="CAPTIONS.csv", help="a row a caption: file name, caption")
+    add("pictures", metavar="FOLDER", help="the file names are relative to it")
+    add("--output", metavar="FOLDER", required=True, help="a new folder")
+
     train = commands.add_parser("train", help="train a generator")
     add = train.add_argument
     add("--model", choices=MODELS, default="baseline", help="default: %(default)s")
@@ -173,6 +179,15 @@ def download(args: argparse.Namespace) -> int:
     splits = ("train", "val") if args.split == "all" else (args.split,)
     output = args.output or runtime.data_folder() / "coco"
     folder = download_coco(output, splits, args.year, args.subset, args.mirror, say=say)
+    say(f"ready: --data {folder}, or T2I_DATA={folder}")
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Make a folder in COCO's layout from pictures and a CSV file."""
+    from t2i_course.convert import convert_table
+
+    folder = convert_table(args.table, args.pictures, args.output)
     say(f"ready: --data {folder}, or T2I_DATA={folder}")
     return 0
 
@@ -318,8 +333,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.argv = argv
     commands = {
-        "doctor": doctor, "download": download, "train": train, "generate": generate,
-        "evaluate": evaluate, "encoder": pretrain_encoder,
+        "doctor": doctor, "download": download, "convert": convert, "train": train,
+        "generate": generate, "evaluate": evaluate, "encoder": pretrain_encoder,
         "judge": train_judge,
     }  # fmt: skip
     show_warning = warnings.showwarning
