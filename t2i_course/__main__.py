@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("prompt", nargs="*", help="what to draw")
     add("--prompts", metavar="FILE", help="a file of prompts, UTF-8, one a line")
     add("--count", type=int, default=8, help="samples of each prompt; default: %(default)s")
-    add("--model", metavar="NAME|PATH", default="baseline", help="a name in data/checkpoints, or a "
+    add("--model", metavar="NAME|PATH", default="gan", help="a name in data/checkpoints, or a "
         "path; default: %(default)s")  # fmt: skip
     add("--output", metavar="FILE.png", help="where the grid goes; default: generated.png, unless "
         "--output-dir is given")  # fmt: skip
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure what a model draws")
     add = evaluate.add_argument
     either = evaluate.add_mutually_exclusive_group()
-    either.add_argument("--model", metavar="NAME|PATH", default="baseline", help="a name in "
+    either.add_argument("--model", metavar="NAME|PATH", default="gan", help="a name in "
         "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
     either.add_argument("--pictures", metavar="DIR", help="a folder of pictures with captions.json,"
         " as `generate --output-dir` writes it")  # fmt: skip
