@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2i_course import __version__
-from t2i_course.console import given, note, say
-
-MODELS = ("baseline", "article", "gan", "style")
+from t2i_course.console import MODELS, given, note, say
 
 
 def build_parser() -> argparse.ArgumentParser:

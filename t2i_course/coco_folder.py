@@ -253,6 +253,12 @@ def _read_json(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
     return document
 
 
+def leads_out(name: str) -> bool:
+    """Say whether a file name of an annotation leads out of the folder it is relative to."""
+    path = PureWindowsPath(name)  # knows /, \ and drives
+    return bool(path.anchor or ".." in path.parts or not path.name or "\0" in name)
+
+
 def read_captions_file(file: Path) -> dict[str, Any]:
     """Read a captions file and check all of it that does not need the pictures.
 
@@ -266,8 +272,7 @@ def read_captions_file(file: Path) -> dict[str, Any]:
         image_id, name = image.get("id"), image.get("file_name")
         if type(image_id) is not int or not isinstance(name, str):
             raise ValueError(f"{file}: an image needs a whole number id and a file_name: {image}")
-        path = PureWindowsPath(name)  # knows /, \ and drives
-        if path.anchor or ".." in path.parts or not path.name or "\0" in name:
+        if leads_out(name):
             raise ValueError(
                 f"{file}: the file name {name!r} leads out of the picture folder. Write it "
                 "relative to that folder, without '..'."

@@ -1,9 +1,21 @@
-"""What the commands write: results on stdout, notes on stderr, each by one process of several."""
+"""What the commands share: the models they know, and how they write, one process of several.
+
+Results go to stdout, notes to stderr. No library is imported here: `--help` needs none.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+
+# model: decoder, learning rate, and steps in the fast and in the full profile
+MODELS = {
+    "baseline": ("residual", 2e-3, 300, 6000),
+    "article": ("article", 2e-4, 300, 6000),
+    "gan": ("gan", 5e-4, 10_000, 10_000),  # a short run of it shows little
+    "style": ("style", 5e-4, 10_000, 10_000),
+}
+ADVERSARIAL = ("gan", "style")  # both before the same discriminator
 
 
 def first_process() -> bool:

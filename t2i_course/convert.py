@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from PIL import Image
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
+from t2i_course.coco_folder import leads_out
 
 SPLIT = "train"  # the course itself divides a folder that has one split only
 
@@ -52,8 +53,7 @@ def convert_table(
         raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
     captions: dict[str, list[str]] = {}
     for line, name, caption in read_table(table, pictures):
-        path = PureWindowsPath(name)  # knows /, \ and drives
-        if path.anchor or ".." in path.parts:
+        if leads_out(name):
             raise ValueError(f"{table}, line {line}: {name!r} leads out of {pictures}")
         if not (pictures / name).is_file():
             raise FileNotFoundError(

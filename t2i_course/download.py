@@ -36,7 +36,7 @@ BLOCK = 1 << 20  # bytes read at once
 TRIES = 5  # attempts in a row that bring nothing
 TIMEOUT = 30  # seconds without a byte
 SPARE = 1 << 29  # bytes that must stay free on the disk
-CUT = (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError)
+CUT = (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _reach(hosts: Sequence[str], path: str, use: Callable[[str], object]) -> obj
     for number, host in enumerate(hosts):
         try:
             return use(f"{host}/{path}")
-        except (*CUT, ssl.SSLError) as error:
+        except CUT as error:
             if number == len(hosts) - 1:
                 raise ConnectionError(
                     f"no answer from {' or '.join(hosts)} for {path} ({error}): look at the "
@@ -238,7 +238,7 @@ def fetch(
             bar.refresh()
             try:
                 _reach(hosts, archive.path, lambda url: _receive(url, part, mark, size, bar))
-            except (*CUT, ConnectionError) as error:
+            except CUT as error:
                 now = part.stat().st_size if part.exists() else 0
                 idle = idle + 1 if now <= have else 0
                 if idle == TRIES:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.image_decoder import DECODERS, ResidualDecoder, Standardize, check_inputs
+from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch
 
 SLOPE = 0.2  # of the leaky ReLU below 0
@@ -273,11 +273,12 @@ class Discriminator(nn.Module):
             nn.Conv2d(last, last, 4), nn.LeakyReLU(SLOPE),
             nn.Conv2d(last, 1, 1),
         )  # fmt: skip
-        self.look = nn.Sequential(
-            nn.Conv2d(last, last, 3, padding=1), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(last, 256, 4),
-        ) if projection else None  # fmt: skip
+        self.look = None
         if projection:
+            self.look = nn.Sequential(
+                nn.Conv2d(last, last, 3, padding=1), nn.LeakyReLU(SLOPE),
+                nn.Conv2d(last, 256, 4),
+            )  # fmt: skip
             self.real, self.project = nn.Linear(256, 1), nn.Linear(text_dim, 256)
         if spectral:
             for layer in self.modules():
@@ -325,7 +326,7 @@ def augment(images: Tensor, operations: Sequence[str]) -> Tensor:
     """Change pictures at random, each in its own way, with a gradient (zhao2020diffaugment).
 
     Colour operations make "a red circle" false, and so does a cut-out that hides it; a translation
-    by up to an eighth of the side makes "in the corner" false at most. What a data set bears is
+    by up to a sixteenth of the side makes little false. What a data set bears is
     its own matter: scenes bear none but the translation.
 
     Args:
@@ -359,9 +360,9 @@ def _contrast(images: Tensor) -> Tensor:
 
 
 def _translation(images: Tensor) -> Tensor:
-    """Move by whole pixels, up to an eighth of the side; the border is continued."""
+    """Move by whole pixels, up to a sixteenth of the side; the border is continued."""
     side, device = images.shape[-1], images.device
-    reach = side // 8
+    reach = side // 16  # zhao2020diffaugment: an eighth, which takes shapes out of their corners
     moves = torch.randint(-reach, reach + 1, (2, len(images), 1), device=device)  # [2, B, 1]
     rows, columns = (torch.arange(side, device=device) + moves).clamp(0, side - 1)  # [B, S] each
     picture = torch.arange(len(images), device=device)[:, None, None]
@@ -381,9 +382,6 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "brightness": _brightness, "saturation": _saturation, "contrast": _contrast,
     "translation": _translation, "cutout": _cutout,
 }  # fmt: skip
-
-
-GENERATORS: dict[str, Callable[..., nn.Module]] = {**DECODERS, TextGenerator.name: TextGenerator}
 
 
 # Objective

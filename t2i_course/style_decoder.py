@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course.gan import GENERATORS as GAN_GENERATORS
-from t2i_course.gan import SLOPE, block_channels
-from t2i_course.image_decoder import Standardize, check_inputs
+from t2i_course.gan import SLOPE, TextGenerator, block_channels
+from t2i_course.image_decoder import DECODERS, Standardize, check_inputs
 
 LATENT = 256  # W, numbers of a style
 GAIN = math.sqrt(2)  # of the leaky ReLU: keeps the variance
@@ -284,6 +283,7 @@ def path_length(generator: StyleGenerator, styles: Tensor, seed: int = 0) -> Ten
 
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {
-    **GAN_GENERATORS,
+    **DECODERS,
+    TextGenerator.name: TextGenerator,
     StyleGenerator.name: StyleGenerator,
 }

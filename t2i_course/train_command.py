@@ -30,20 +30,11 @@ from t2i_course import (
     text_encoder,
     training,
 )
-from t2i_course.console import first_process, given, note, say
+from t2i_course.console import ADVERSARIAL, MODELS, first_process, given, note, say
 from t2i_course.instruments import load_instruments
 from t2i_course.packed_cache import PackedCaptions
 from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
-
-# model: decoder, learning rate, and steps in the fast and in the full profile
-MODELS = {
-    "baseline": ("residual", 2e-3, 300, 6000),
-    "article": ("article", 2e-4, 300, 6000),
-    "gan": ("gan", 5e-4, 10_000, 10_000),  # a short run of it shows little
-    "style": ("style", 5e-4, 10_000, 10_000),
-}
-ADVERSARIAL = ("gan", "style")  # both before the same discriminator
 
 
 def train(args: argparse.Namespace) -> int:
