@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import sys
 import warnings
@@ -16,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2i_course import __version__
-from t2i_course.console import MODELS, given, note, say
+from t2i_course.console import MODELS, PRESETS, given, note, say
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     """Describe the commands and their options."""
     parser = argparse.ArgumentParser(
         prog="python -m t2i_course", description="Text to image from scratch: the command line."
@@ -51,10 +50,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--encoder", metavar="NAME", help="text encoder, by name or folder; default: caption-bert")
     add("--pooling", choices=("mean", "cls"), default="mean", help="default: %(default)s")
     add("--profile", choices=("fast", "full"), help="how long to train; default: T2I_PROFILE")
+    add("--preset", choices=PRESETS, help="options for photos: coco-day for a day of one GPU on "
+        "COCO's train2017, val-hour for an hour on val2017; what else is given goes before")
     add("--init", metavar="NAME|PATH", help="begin with the weights of this checkpoint, and with "
         "those of its discriminator if they are there")  # fmt: skip
     add("--steps", type=int, help="updates; default: by profile")
-    add("--batch-size", type=int, default=64, help="images a step; default: %(default)s")
+    add("--batch-size", type=int, default=64, help="images a step, over all processes; default: "
+        "%(default)s")  # fmt: skip
+    add("--accumulate", type=int, default=1, metavar="N", help="take a step in N parts, for small "
+        "memory; default: %(default)s")  # fmt: skip
     add("--learning-rate", type=float, help="default: by model; the GAN's two are set by --set")
     add("--set", metavar="NAME=VALUE", action="append", default=[], dest="ingredients",
         help="an ingredient of the GAN, such as penalty=r1; may be repeated")  # fmt: skip
@@ -63,18 +67,28 @@ def build_parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=64, help="side of the images, pixels; default: %(default)s")
     add("--precision", choices=("auto", "float32", "bf16"), default="auto",
         help="auto takes bf16 where it is faster; default: %(default)s")  # fmt: skip
+    add("--compile", action="store_true", help="by torch.compile: minutes before the first step, "
+        "faster ones then on a GPU")  # fmt: skip
+    add("--flips", action="store_true", help="mirror every other photo, unless its caption says "
+        "left or right")  # fmt: skip
     add("--checkpoint-every", type=int, default=500, metavar="N", help="default: %(default)s steps")
+    add("--checkpoint-minutes", type=float, default=0.0, metavar="N", help="and after so many "
+        "minutes; default: 0, off")  # fmt: skip
     add("--validate-every", type=int, default=500, metavar="N", help="default: %(default)s steps")
     add("--evaluate-every", type=int, default=0, metavar="N", help="measure the pictures every N "
         "steps, into the run's evaluations.jsonl; default: 0, off")  # fmt: skip
     add("--evaluate-samples", type=int, default=2000, metavar="N", help="default: %(default)s")
     _add_judges(train)
+    add("--tensorboard", action="store_true", help="write losses, speed and evaluations for "
+        "TensorBoard, into data/runs/NAME")  # fmt: skip
+    add("--ledger", metavar="NAME", help="add losses, speed and memory to data/results/NAME.json")
     add("--output", metavar="NAME|PATH", help="where the weights go: a name in data/checkpoints, "
         "or a path; default: my-MODEL")  # fmt: skip
     both = train.add_mutually_exclusive_group()
     both.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     both.add_argument("--restart", action="store_true", help="throw the last checkpoint away")
     _add_common(train)
+    train.set_defaults(**PRESETS.get(preset, {}))
 
     generate = commands.add_parser("generate", help="draw prompts with a trained generator")
     add = generate.add_argument
@@ -237,11 +251,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from t2i_course.checkpoints import checkpoint_path
     from t2i_course.instruments import load_instruments
 
-    ledger = args.ledger and args.ledger.removesuffix(".json")
-    if ledger is not None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", ledger):
-            raise ValueError(f"--ledger {args.ledger!r}: small letters, digits and hyphens only")
-        report.read_rows()  # a damaged ledger is found before the work is done
+    ledger = report.check_name(args.ledger)
     current = runtime.settings(os.environ | given(T2I_DATA=args.data))
     device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
     if args.pictures is None:
@@ -329,6 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
+    if preset := getattr(args, "preset", None):
+        args = build_parser(preset).parse_args(argv)
     args.argv = argv
     commands = {
         "doctor": doctor, "download": download, "convert": convert, "train": train,

@@ -32,7 +32,7 @@ from t2i_course.image_decoder import DECODERS
 from t2i_course.processes import Place
 
 # on resume: they do not touch the weights
-FREE_TO_CHANGE = {"checkpoint_every", "draw_every", "evaluate_every"}
+FREE_TO_CHANGE = {"checkpoint_every", "checkpoint_minutes", "draw_every", "evaluate_every"}
 CARD_FIELDS = (
     "model", "config", "encoder", "data", "command", "steps", "seconds", "hardware", "metrics",
     "license", "sha256",
@@ -52,6 +52,7 @@ class History:
     validation_steps: list[int] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)  # of the averaged weights
     seconds: float = 0.0  # of the whole run, its resumed parts added up
+    waiting: float = 0.0  # of these, spent on getting batches
 
 
 @dataclass

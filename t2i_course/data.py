@@ -261,6 +261,9 @@ class Batch:
     image_rows: Tensor
 
 
+SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)  # leftmost and right-hand, too
+
+
 class CaptionBatches:
     """An endless row of batches: every epoch a new order, and a newly drawn caption an image.
 
@@ -279,6 +282,7 @@ class CaptionBatches:
         generator: torch.Generator,
         rank: int = 0,
         world_size: int = 1,
+        flips: bool = False,
     ) -> None:
         """Prepare the first epoch.
 
@@ -290,6 +294,8 @@ class CaptionBatches:
             rank: this process, 0 to world_size - 1. The processes' batches, one after the other,
                 are the batch of a single process.
             world_size: number of processes.
+            flips: mirror half of the images, drawn anew each epoch, except those whose drawn
+                caption says left or right.
 
         Raises:
             ValueError: batch_size is not a positive multiple of world_size, or rank is outside.
@@ -302,7 +308,7 @@ class CaptionBatches:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of 0 to {world_size - 1}")
         self.packed, self.batch_size = packed, batch_size
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.flips = rank, world_size, flips
         self.seed = int(torch.randint(2**62, (), generator=generator))
         self.epoch, self.position = 0, 0
         self._draw_epoch()
@@ -313,6 +319,9 @@ class CaptionBatches:
         self._order = torch.randperm(len(self.packed), generator=generator)  # [N]
         share = torch.rand(len(self.packed), generator=generator, dtype=torch.float64)  # [N]
         self._caption_rows = starts[:-1] + (share * starts.diff()).long()  # [N]
+        self._flip = np.zeros(len(self.packed), dtype=bool)  # [N]
+        if self.flips:
+            self._flip = (torch.rand(len(self.packed), generator=generator) < 0.5).numpy()
 
     def __iter__(self) -> CaptionBatches:
         """Return itself."""
@@ -333,13 +342,18 @@ class CaptionBatches:
         share = self.batch_size // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         image_rows, caption_row = torch.cat(rows)[mine], torch.cat(caption_rows)[mine]  # [B], [B]
+        captions = [self.packed.all_captions[row] for row in caption_row.tolist()]
         pixels = np.asarray(self.packed.images[image_rows.numpy()])  # [B, 3, S, S]
+        if self.flips:
+            flip = self._flip[image_rows.numpy()]  # [B]
+            flip &= [SIDES.search(caption) is None for caption in captions]
+            pixels[flip] = pixels[flip, :, :, ::-1]
         # As `to_float`. On busy cores torch's threads wait for each other longer than this takes.
         floats = np.divide(pixels, np.float32(127.5), dtype=np.float32)
         floats -= 1
         return Batch(
             images=torch.from_numpy(floats),
-            captions=[self.packed.all_captions[row] for row in caption_row.tolist()],
+            captions=captions,
             caption_rows=caption_row,
             image_rows=image_rows,
         )

@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
-from t2i_course.processes import TrainingBatch
+from t2i_course.processes import TrainingBatch, without_wrapping
 
 SLOPE = 0.2  # of the leaky ReLU below 0
 PENALTIES = ("none", "matching-aware", "r1", "r1r2")
@@ -322,63 +322,69 @@ class Discriminator(nn.Module):
 # Differentiable augmentation
 
 
-def augment(images: Tensor, operations: Sequence[str]) -> Tensor:
+def augment(
+    images: Tensor,
+    operations: Sequence[str],
+    draw: Callable[[int], Tensor] | None = None,
+) -> Tensor:
     """Change pictures at random, each in its own way, with a gradient (zhao2020diffaugment).
 
     Colour operations make "a red circle" false, and so does a cut-out that hides it; a translation
-    by up to a sixteenth of the side makes little false. What a data set bears is
-    its own matter: scenes bear none but the translation.
+    by up to a sixteenth of the side makes little false. What a data set bears is its own matter:
+    scenes bear none but the translation.
 
     Args:
         images: [B, 3, S, S] in [-1, 1].
         operations: names from `AUGMENTATIONS`, done in this order.
+        draw: called with a number n, returns [B, n] in [0, 1); torch's global generator if None.
 
     Returns:
         [B, 3, S, S].
     """
     for name in operations:
-        images = OPERATIONS[name](images)
+        drawn = torch.rand(len(images), 2) if draw is None else draw(2)  # [B, 2]
+        images = OPERATIONS[name](images, drawn.to(images.device, torch.float32))
     return images
 
 
-def _per_picture(images: Tensor, low: float, high: float) -> Tensor:
-    return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(low, high)
+def _per_picture(drawn: Tensor, low: float, high: float) -> Tensor:
+    return (low + (high - low) * drawn[:, 0])[:, None, None, None]  # [B, 1, 1, 1]
 
 
-def _brightness(images: Tensor) -> Tensor:
-    return images + _per_picture(images, -0.5, 0.5)
+def _brightness(images: Tensor, drawn: Tensor) -> Tensor:
+    return images + _per_picture(drawn, -0.5, 0.5)
 
 
-def _saturation(images: Tensor) -> Tensor:
+def _saturation(images: Tensor, drawn: Tensor) -> Tensor:
     gray = images.mean(dim=1, keepdim=True)
-    return gray + (images - gray) * _per_picture(images, 0, 2)
+    return gray + (images - gray) * _per_picture(drawn, 0, 2)
 
 
-def _contrast(images: Tensor) -> Tensor:
+def _contrast(images: Tensor, drawn: Tensor) -> Tensor:
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (images - mean) * _per_picture(images, 0.5, 1.5)
+    return mean + (images - mean) * _per_picture(drawn, 0.5, 1.5)
 
 
-def _translation(images: Tensor) -> Tensor:
+def _translation(images: Tensor, drawn: Tensor) -> Tensor:
     """Move by whole pixels, up to a sixteenth of the side; the border is continued."""
     side, device = images.shape[-1], images.device
     reach = side // 16  # zhao2020diffaugment: an eighth, which takes shapes out of their corners
-    moves = torch.randint(-reach, reach + 1, (2, len(images), 1), device=device)  # [2, B, 1]
+    moves = (drawn.T[:, :, None] * (2 * reach + 1)).long() - reach  # [2, B, 1]
     rows, columns = (torch.arange(side, device=device) + moves).clamp(0, side - 1)  # [B, S] each
     picture = torch.arange(len(images), device=device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)  # [B, 3, S, S]
 
 
-def _cutout(images: Tensor) -> Tensor:
+def _cutout(images: Tensor, drawn: Tensor) -> Tensor:
     """Blank a square of half the side."""
     side, device = images.shape[-1], images.device
-    centre = torch.randint(0, side + 1, (2, len(images), 1), device=device)
+    centre = (drawn.T[:, :, None] * (side + 1)).long()  # [2, B, 1]
     rows, columns = (torch.arange(side, device=device) - centre).abs() <= side // 4  # [B, S] each
     return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 
-OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": _brightness, "saturation": _saturation, "contrast": _contrast,
     "translation": _translation, "cutout": _cutout,
 }  # fmt: skip
@@ -442,11 +448,11 @@ class Gan:
     ) -> dict[str, Tensor]:
         """Let the discriminator learn, then the generator."""
         generator, discriminator = self.modules["generator"], self.modules["discriminator"]
-        text, operations = batch.text, self.config.augment
+        changed = lambda images: augment(images, self.config.augment, batch.draw)  # noqa: E731
+        text = batch.text
         fake = generator(text, batch.noise)  # [B, 3, S, S]
         false = self.mismatched(batch) if self.config.matching_aware else None  # [K, B, D]
-        shown = (augment(part, operations) for part in (batch.images, fake.detach().float()))
-        shown = torch.cat(list(shown))  # [2B, 3, S, S]
+        shown = torch.cat([changed(batch.images), changed(fake.detach().float())])  # [2B, 3, S, S]
         judged = discriminator(shown, torch.cat([text, text]), false)
         logits, logits_mismatched = judged if false is not None else (judged, None)
         real, generated = logits.float().chunk(2)  # [B], [B]
@@ -461,13 +467,13 @@ class Gan:
             loss = loss + self.config.penalty_every * self._penalty(shown, text)
         update("discriminator", loss)
 
-        discriminator.requires_grad_(False)
-        generated = discriminator(augment(fake, operations), text).float()  # [B]
+        discriminator = without_wrapping(discriminator).requires_grad_(False)
+        generated = discriminator(changed(fake), text).float()  # [B]
         if hinge:
             loss = losses.hinge_generator(generated)
         else:
             with torch.no_grad():
-                real = discriminator(augment(batch.images, operations), text).float()
+                real = discriminator(changed(batch.images), text).float()
             loss = losses.relativistic_generator(real, generated)
         update("generator", loss)
         discriminator.requires_grad_(True)
@@ -475,7 +481,8 @@ class Gan:
 
     def _penalty(self, shown: Tensor, text: Tensor) -> Tensor:
         """The gradient penalty, at the pictures that the discriminator was shown."""
-        discriminator = self.modules["discriminator"]
+        # `forward` is never compiled: a compiled network has no second derivative.
+        discriminator = without_wrapping(self.modules["discriminator"]).forward
         real, generated = shown.chunk(2)  # [B, 3, S, S] each
         if self.config.penalty == "matching-aware":
             return losses.matching_aware_penalty(discriminator, real, text)

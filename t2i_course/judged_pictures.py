@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -106,7 +108,12 @@ def draw_captions(
 
 
 def draw_pictures(
-    generator: nn.Module, features: np.ndarray | Tensor, seed: int = 0, progress: bool = False
+    generator: nn.Module,
+    features: np.ndarray | Tensor,
+    seed: int = 0,
+    progress: bool = False,
+    rank: int = 0,
+    processes: int = 1,
 ) -> np.ndarray:
     """Draw a picture for each caption, rounded to 8 bits.
 
@@ -115,9 +122,11 @@ def draw_pictures(
         features: [N, D], of the captions.
         seed: of the noise, one vector a caption: the same for fewer captions, on every device.
         progress: show a bar.
+        rank: the number of this process, if several share the work.
+        processes: how many do; each draws every so many batches one, see `draw_together`.
 
     Returns:
-        uint8 [N, 3, S, S].
+        uint8 [N, 3, S, S]; of several processes, this one's part.
 
     Raises:
         ValueError: the seed is out of range.
@@ -128,13 +137,15 @@ def draw_pictures(
     device = next(generator.parameters()).device
     source = torch.Generator().manual_seed(seed)
     width = getattr(generator, "noise_dim", 0)
-    pictures = []
+    pictures = [np.empty((0, 3, generator.image_size, generator.image_size), dtype=np.uint8)]
     with torch.no_grad(), tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
-        for start in range(0, len(features), BATCH):
+        for number, start in enumerate(range(0, len(features), BATCH)):
             part = features[start : start + BATCH]
             text = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))  # [B, D]
             # Always as many: torch's numbers depend on how many are drawn at once.
             noise = torch.randn(BATCH, width, generator=source)[: len(text)]  # [B, Z]
+            if number % processes != rank:
+                continue
             images = generator(text.to(device), noise.to(device)).float()
             if not images.isfinite().all():
                 raise FloatingPointError("the generator draws values that are not finite: train it "
@@ -142,6 +153,27 @@ def draw_pictures(
             pictures.append(to_uint8(images).cpu().numpy())
             bar.update(len(text))
     return np.concatenate(pictures)
+
+
+def draw_together(
+    generator: nn.Module, features: np.ndarray | Tensor, seed: int = 0
+) -> np.ndarray | None:
+    """Draw as `draw_pictures` does, shared by the processes that `accelerate` or torchrun started.
+
+    Returns:
+        uint8 [N, 3, S, S] in the first process, None in the others.
+    """
+    state = PartialState()
+    rank, processes = state.process_index, state.num_processes
+    mine = draw_pictures(generator, features, seed, rank=rank, processes=processes)
+    parts = gather_object([mine])
+    if rank > 0:
+        return None
+    batch_of = np.arange(len(features)) // BATCH  # [N]
+    drawn = np.empty((len(features), *mine.shape[1:]), dtype=np.uint8)
+    for process, part in enumerate(parts):
+        drawn[batch_of % processes == process] = part
+    return drawn
 
 
 def read_drawn(folder: str | os.PathLike[str], progress: bool = False) -> DrawnFolder:

@@ -111,30 +111,26 @@ class MismatchedCaptions:
     def __call__(self, batch: TrainingBatch) -> Tensor:
         """Return features [K, B, D] of false captions, on the batch's device.
 
-        They come from other pictures of the batch, or, where those are true, from anywhere. What
-        is drawn comes from torch's global generator, whose state a checkpoint keeps.
+        Of other pictures, `TRIES` captions are tried; if all of them are true, the last is taken.
+        What is drawn comes from `batch.draw`.
         """
-        images = batch.image_rows.numpy()
-        drawn = np.stack([self._from_others(batch) for _ in range(self.number)])  # [K, B]
-        features = np.asarray(self.text[drawn], dtype=np.float32)  # [K, B, D]
+        images, number = batch.image_rows.numpy(), self.number
+        others = (batch.draw(number, TRIES) * len(self.text)).long()  # [B, K, TRIES]
+        own, hard = batch.draw(number, 2).movedim(2, 0).numpy()  # [B, K] each
+        drawn = np.array(
+            [
+                [self._first_false(candidates, image) for candidates in groups]
+                for groups, image in zip(others.tolist(), images.tolist(), strict=True)
+            ]
+        )  # [B, K]
+        features = np.asarray(self.text[drawn], dtype=np.float32)  # [B, K, D]
         if self.contradicting is not None:
-            first, end = self.starts[images], self.starts[images + 1]  # [B] each
-            own = first + (torch.rand(drawn.shape).numpy() * (end - first)).astype(int)  # [K, B]
-            hard = (torch.rand(drawn.shape) < self.share).numpy()  # [K, B]
-            features[hard] = self.contradicting[own[hard]]
-        return torch.from_numpy(features).to(batch.text.device)
+            first, end = self.starts[images, None], self.starts[images + 1, None]  # [B, 1] each
+            rows, chosen = first + (own * (end - first)).astype(int), hard < self.share  # [B, K]
+            features[chosen] = self.contradicting[rows[chosen]]
+        return torch.from_numpy(features).transpose(0, 1).to(batch.text.device)
 
-    def _from_others(self, batch: TrainingBatch) -> list[int]:
-        """Rows of B captions, each of another picture, and false of the batch's."""
-        captions, images = batch.caption_rows.tolist(), batch.image_rows.tolist()
-        number = len(captions)
-        order = torch.randperm(number).tolist()
-        place = {row: index for index, row in enumerate(order)}
-        drawn = []
-        for index, image in enumerate(images):
-            following = (order[(place[index] + k) % number] for k in range(1, min(TRIES, number)))
-            candidates = [captions[other] for other in following]
-            candidates += torch.randint(len(self.text), (TRIES,)).tolist()
-            false = (row for row in candidates if not self.is_true(row, image))
-            drawn.append(next(false, candidates[-1]))
-        return drawn
+    def _first_false(self, candidates: list[int], image: int) -> int:
+        """Return the first of some captions' rows that is false of an image, or the last."""
+        false = (row for row in candidates if not self.is_true(row, image))
+        return next(false, candidates[-1])

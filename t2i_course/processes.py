@@ -10,18 +10,22 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
 from t2i_course.data import Batch
+
+PATIENCE = 6  # hours that processes wait for one of them, which may be judging 30,000 pictures
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,40 @@ class TrainingBatch(Batch):
         text: [B, D], float32, features of the captions.
         noise: [B, Z], or None for a generator without noise.
         step: the number of the step, from 1.
+        chance: what `draw` draws from, on the CPU; torch's global generator if None.
+        rank: the number of this process.
+        processes: how many share the step.
     """
 
     text: Tensor
     noise: Tensor | None
     step: int
+    chance: torch.Generator | None = None
+    rank: int = 0
+    processes: int = 1
+
+    def draw(self, *shape: int) -> Tensor:
+        """Draw numbers in [0, 1) for each picture: [B, *shape], float64, on the CPU.
+
+        All processes draw for all, and each takes the rows of its pictures: two processes with half
+        the batch each draw what one draws with the whole.
+        """
+        size = (len(self.text) * self.processes, *shape)
+        drawn = torch.rand(size, generator=self.chance, dtype=torch.float64)
+        return drawn.chunk(self.processes)[self.rank]
+
+    def parts(self, number: int) -> list[TrainingBatch]:
+        """Divide the batch into so many of equal size, for a step that does not fit the memory."""
+        size = len(self.captions) // number
+        rows = [slice(start, start + size) for start in range(0, number * size, size)]
+        return [
+            replace(
+                self, images=self.images[part], captions=self.captions[part],
+                caption_rows=self.caption_rows[part], image_rows=self.image_rows[part],
+                text=self.text[part], noise=None if self.noise is None else self.noise[part],
+            )
+            for part in rows
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +104,12 @@ class Place:
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=on)
 
     def batch(
-        self, batch: Batch, text: np.ndarray | Tensor, noise: Tensor | None, step: int
+        self,
+        batch: Batch,
+        text: np.ndarray | Tensor,
+        noise: Tensor | None,
+        step: int,
+        chance: torch.Generator | None = None,
     ) -> TrainingBatch:
         """Bring a batch to the device.
 
@@ -80,6 +118,7 @@ class Place:
             text: [N, D], features of all captions of the data.
             noise: [B, Z] or None.
             step: the number of the step.
+            chance: at the same state in every process; see `TrainingBatch.draw`.
         """
         features = torch.as_tensor(np.asarray(text[batch.caption_rows.numpy()]))  # [B, D]
         return TrainingBatch(
@@ -90,6 +129,9 @@ class Place:
             text=features.to(self.device, torch.float32),
             noise=None if noise is None else noise.to(self.device),
             step=step,
+            chance=chance,
+            rank=self.rank,
+            processes=self.processes,
         )
 
     def share(self, values: Tensor | None) -> Tensor | None:
@@ -127,6 +169,7 @@ def find_place(device_name: str | None = None, precision: str = "auto") -> Place
         cpu=started > 1 and device.type == "cpu",
         device_placement=False,  # a single process may use any device, "cuda:1" for one
         mixed_precision="no",  # the training loop writes its autocast out
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=PATIENCE))],
     )
     if accelerator.num_processes != started:
         raise ValueError(
@@ -140,6 +183,15 @@ def find_place(device_name: str | None = None, precision: str = "auto") -> Place
     if precision not in dtypes:
         raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(dtypes)}")
     return Place(accelerator, device, dtypes[precision], usual.memory_format)
+
+
+def without_wrapping(network: nn.Module) -> nn.Module:
+    """Return the network that `distributed` may have wrapped.
+
+    A wrapped network counts on a gradient for all its weights after every call, and a discriminator
+    that only judges for the generator gets none.
+    """
+    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @contextlib.contextmanager
@@ -162,6 +214,15 @@ def distributed(modules: dict[str, nn.Module], place: Place) -> Iterator[None]:
 def progress_bar(done: int, steps: int, shown: bool) -> tqdm:
     """Return a bar of steps that begins where the run does."""
     return tqdm(total=steps, initial=done, desc="training", unit="step", disable=not shown)
+
+
+@contextlib.contextmanager
+def no_exchange(modules: Iterable[nn.Module], place: Place, wanted: bool) -> Iterator[None]:
+    """Keep the gradients of a part of a batch in each process, if wanted, until the last part."""
+    with contextlib.ExitStack() as stack:
+        for network in modules if wanted and place.processes > 1 else ():
+            stack.enter_context(place.accelerator.no_sync(network))
+        yield
 
 
 @contextlib.contextmanager

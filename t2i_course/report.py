@@ -113,6 +113,27 @@ class Row:
             raise ValueError(f"ledger row {self.id!r}: bad format {form!r} ({error})") from error
 
 
+def check_name(name: str | None) -> str | None:
+    """Check, before the work is done, that rows can be added to a file of the ledger.
+
+    Args:
+        name: of a file in `data/results`, with .json or without; None stays None.
+
+    Returns:
+        The name without .json.
+
+    Raises:
+        ValueError: it has other characters than small letters, digits and hyphens, or the ledger
+            is damaged.
+    """
+    if name is None:
+        return None
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name.removesuffix(".json")):
+        raise ValueError(f"--ledger {name!r}: small letters, digits and hyphens only")
+    read_rows()
+    return name.removesuffix(".json")
+
+
 def add_rows(file: str | Path, rows: Iterable[Row]) -> Path:
     """Write rows into a file of the ledger; a row with the same id is replaced.
 

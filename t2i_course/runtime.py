@@ -181,6 +181,24 @@ def bf16_pays(device: torch.device | str) -> bool:
     return False
 
 
+def most_memory() -> int | None:
+    """Return the most bytes this process held: of a CUDA device if it used one, else of memory.
+
+    None on Windows, where Python's library does not tell.
+    """
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep the memory of freed tensors, where the C library can be told (glibc).
 

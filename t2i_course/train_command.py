@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from t2i_course import (
     judged_pictures,
     mismatched_captions,
     protocol,
+    report,
     runtime,
     scenes,
     text_encoder,
@@ -44,7 +47,9 @@ def train(args: argparse.Namespace) -> int:
     adversarial = args.model in ADVERSARIAL
     if args.ingredients and not adversarial:
         raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
-    ingredients = gan.read_config(args.ingredients)
+    if args.flips and current.data == "scenes":
+        raise ValueError("--flips is for photos: in scenes a mirrored picture's facts are others")
+    ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
         batch_size=args.batch_size,
@@ -52,8 +57,12 @@ def train(args: argparse.Namespace) -> int:
         average_decay=args.average_decay,
         seed=args.seed,
         precision=args.precision,
+        compile=args.compile,
+        accumulate=args.accumulate,
         validate_every=args.validate_every,
         checkpoint_every=args.checkpoint_every,
+        checkpoint_minutes=args.checkpoint_minutes,
+        flips=args.flips,
         draw_every=args.validate_every,
         evaluate_every=args.evaluate_every,
     )
@@ -63,7 +72,10 @@ def train(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
     run_folder = runtime.data_folder() / "runs" / output.name
     _look_for_a_run(run_folder / training.STATE_FILE, args)
-    measure = _measuring(args, current.data, run_folder, device) if args.evaluate_every else None
+    log = _tensorboard(run_folder / "tensorboard") if args.tensorboard else None
+    measure = (
+        _measuring(args, current.data, run_folder, device, log) if args.evaluate_every else None
+    )
 
     # What takes long comes after everything that may be wrong.
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
@@ -105,6 +117,7 @@ def train(args: argparse.Namespace) -> int:
             device=str(device), progress=bars,
             draw=None if bars else lambda step, _: say(f"step {step} of {config.steps}"),
             evaluate=measure and (lambda step, network: measure(step, network, text["val"])),
+            log=log,
         )  # fmt: skip
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
@@ -130,6 +143,9 @@ def train(args: argparse.Namespace) -> int:
         file = training.save_weights(output, objective.modules["generator"], card)
         say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
         say(f"weights: {file}")
+        if args.ledger is not None:
+            rows = _ledger_rows(args, history, config, card, packed["val"])
+            say(f"ledger: {report.add_rows(f'{args.ledger}.json', rows)}")
     PartialState().destroy_process_group()  # does nothing for a single process
     return 0
 
@@ -184,29 +200,92 @@ def _false_captions(
 
 
 def _measuring(
-    args: argparse.Namespace, data: str, run_folder: Path, device: object
+    args: argparse.Namespace,
+    data: str,
+    run_folder: Path,
+    device: object,
+    log: Callable[[int, dict[str, float]], None] | None,
 ) -> Callable[..., None]:
-    """Return what evaluates a generator and writes a line into the run's log."""
+    """Return what evaluates a generator and writes a line into the run's log.
+
+    All processes draw; the first one judges.
+    """
     held = held_out.open_held_out(data, "val", args.size, args.on_bad_image, sys.stderr.isatty())
     rows = held_out.choose_captions(held, args.evaluate_samples)
-    instruments = load_instruments(held, args.extractor, args.matcher, device=device)
+    if first_process():
+        instruments = load_instruments(held, args.extractor, args.matcher, device=device)
 
     def measure(step: int, generator: object, text: Sequence) -> None:
-        images = judged_pictures.draw_pictures(generator, text[rows])
+        images = judged_pictures.draw_together(generator, text[rows])
+        if images is None:  # another process judges
+            return
         judged = judged_pictures.JudgedPictures(run_folder.name, images, rows, seeds=(0,))
         found = protocol.evaluate(judged, held, instruments, references=False)
         evaluation_result.write_line(run_folder / evaluation_result.LOG_FILE, step, found)
+        if log is not None:
+            drawn = [m for m in found.measures if m.judged == judged.name]
+            log(step, {measure.metric: measure.estimate.value for measure in drawn})
         tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
 
     return measure
 
 
+def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
+    """Return what writes numbers for TensorBoard; a resumed run takes back what it says again."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writers: list[SummaryWriter] = []
+
+    def log(step: int, values: dict[str, float]) -> None:
+        if not writers:
+            writers.append(SummaryWriter(str(folder), purge_step=step))
+        for name, value in values.items():
+            writers[0].add_scalar(name, value, step)
+
+    return log
+
+
+def _ledger_rows(
+    args: argparse.Namespace,
+    history: training.History,
+    config: training.TrainingConfig,
+    card: dict,
+    held: PackedCaptions,
+) -> list[report.Row]:
+    """Put what a run measured of itself into rows of the ledger."""
+    common = {
+        "seeds": (config.seed,), "data": card["data"], "hardware": card["hardware"],
+        "seconds": card["seconds"], "command": card["command"], "interval": None,
+        "extractor": "none",
+    }  # fmt: skip
+    last = max(1, len(history.steps) // 10)
+    found = [
+        (f"{name}, mean of the last {last} steps", float(np.mean(values[-last:])), last, "train")
+        for name, values in history.losses.items()
+    ]
+    checked = min(config.validation_images, len(held))
+    found += [
+        ("loss on validation", history.validation_losses[-1], checked, "val"),
+        ("images a second, median of the steps",
+         float(np.median(history.images_per_second)), len(history.steps), "none"),
+        ("share of the time spent waiting for data",
+         history.waiting / history.seconds, len(history.steps), "none"),
+    ]  # fmt: skip
+    if (most := runtime.most_memory()) is not None:
+        found.append(("megabytes of memory, the most", most / 1e6, 1, "none"))
+    slug = lambda text: re.sub(r"[^a-z0-9]+", "-", text.split(",")[0].lower())  # noqa: E731
+    return [
+        report.Row(id=f"{args.ledger}-train-{slug(metric)}", metric=f"{args.model}: {metric}",
+                   value=value, samples=samples, split=split, **common)
+        for metric, value, samples, split in found
+    ]  # fmt: skip
+
+
 def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
     """Do what was asked for with a run that has begun before, or ask."""
-    if args.restart or not state.exists():
-        (state.parent / evaluation_result.LOG_FILE).unlink(
-            missing_ok=True
-        )  # of a run that is no more
+    if args.restart or not state.exists():  # these are of a run that is no more
+        (state.parent / evaluation_result.LOG_FILE).unlink(missing_ok=True)
+        shutil.rmtree(state.parent / "tensorboard", ignore_errors=True)
     if args.restart:
         state.unlink(missing_ok=True)
     elif state.exists() and not args.resume:

@@ -34,6 +34,7 @@ from t2i_course.processes import (
     TrainingBatch,
     distributed,
     find_place,
+    no_exchange,
     progress_bar,
     stop_signals,
 )
@@ -54,6 +55,7 @@ class TrainingConfig:
 
     steps: int = 2000  # updates in all
     batch_size: int = 64  # images a step, over all processes
+    accumulate: int = 1  # parts that each process takes its share of a step in, to save memory
     learning_rate: float = 1e-3  # the highest; the schedule multiplies it
     beta1: float = 0.9  # Adam's memory of the gradient
     beta2: float = 0.99  # Adam's memory of its square
@@ -64,19 +66,22 @@ class TrainingConfig:
     average_decay: float = 0.999  # share of the old in averaged weights, at most; 0 for off
     seed: int = 0
     precision: str = "auto"  # "float32", "bf16", or "auto": bf16 where it is faster
+    compile: bool = False  # by torch.compile, which takes minutes before the first step
     validate_every: int = 500
     validation_images: int = 512  # evenly spaced over the held-out images
     checkpoint_every: int = 500
+    checkpoint_minutes: float = 0.0  # and whenever so many have passed; 0 for off
     draw_every: int = 0
     evaluate_every: int = 0
+    flips: bool = False  # mirror pictures whose captions allow it
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that no run can be made of."""
-        for name in ("steps", "batch_size", "validation_images", "learning_rate"):
+        for name in ("steps", "batch_size", "accumulate", "validation_images", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("warmup_steps", "clip_norm", "validate_every", "checkpoint_every",
-                     "evaluate_every"):  # fmt: skip
+                     "checkpoint_minutes", "evaluate_every"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
@@ -108,7 +113,8 @@ class Objective(Protocol):
     ) -> dict[str, Tensor]:
         """Learn from a batch: call update(optimizer's name, loss); return the losses to record.
 
-        It runs under autocast and returns the same names, of single numbers, at every step.
+        It runs under autocast and returns the same names, of single numbers, at every step. With
+        `accumulate` it is called for each part of a batch, and the optimizers move at the last.
         """
 
     def validate(self, batch: TrainingBatch, networks: dict[str, nn.Module]) -> Tensor:
@@ -191,22 +197,53 @@ def begin(
         averages={n: averaged_copy(objective.modules[n], config.average_decay) for n in kept},
         optimizers=objective.optimizers,
         schedules={name: LambdaLR(o, factor) for name, o in objective.optimizers.items()},
-        batches=CaptionBatches(data, config.batch_size, shared, place.rank, place.processes),
+        batches=CaptionBatches(
+            data, config.batch_size, shared, place.rank, place.processes, config.flips
+        ),
         noise=shared,
         history=History(),
     )
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip_norm: float, place: Place) -> None:
-    """Take one step of an optimizer down the gradient of a loss, clipped to a norm."""
-    optimizer.zero_grad()
+def descend(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    clip_norm: float,
+    place: Place,
+    part: int = 0,
+    parts: int = 1,
+) -> None:
+    """Take one step of an optimizer down the gradient of a loss, clipped to a norm.
+
+    With several parts of a batch, the gradients add up to their mean, and the last part moves.
+    """
+    if part == 0:
+        optimizer.zero_grad()
     with torch.autocast(place.device.type, enabled=False):
-        place.accelerator.backward(loss)
+        place.accelerator.backward(loss / parts)
+    if part < parts - 1:
+        return
     if clip_norm:
         weights = [w for group in optimizer.param_groups for w in group["params"]]
         nn.utils.clip_grad_norm_(weights, clip_norm)
     optimizer.step()
     torch.clear_autocast_cache()  # it holds bf16 copies of the weights as they were before
+
+
+def learn(
+    objective: Objective, batch: TrainingBatch, config: TrainingConfig, place: Place
+) -> dict[str, Tensor]:
+    """Let an objective learn from a batch, part by part; return the mean of its losses."""
+    found, parts = [], config.accumulate
+    for number, part in enumerate(batch.parts(parts)):
+
+        def update(name: str, loss: Tensor, number: int = number) -> None:
+            descend(objective.optimizers[name], loss, config.clip_norm, place, number, parts)
+
+        more = number < parts - 1
+        with no_exchange(objective.modules.values(), place, more), place.autocast():
+            found.append(objective.step(part, update))
+    return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
 
 def draw_noise(run: RunState, number: int, generator: torch.Generator) -> Tensor | None:
@@ -278,6 +315,7 @@ def record(
     losses: list[dict[str, Tensor]],
     seconds: float,
     place: Place,
+    log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
     """Write the steps since the last look into the history, and empty the list of losses.
 
@@ -301,11 +339,24 @@ def record(
     history.images_per_second += [number * config.batch_size / seconds] * number
     history.seconds += seconds
     losses.clear()
+    if log is not None and place.rank == 0:
+        for row in range(-number, 0):
+            values = {name: found[row] for name, found in history.losses.items()}
+            values["learning rate"] = history.learning_rates[row]
+            log(history.steps[row], values | {"images per second": history.images_per_second[row]})
 
 
-def show(draw: Callable[[int, nn.Module], None] | None, run: RunState, place: Place) -> None:
-    """Let a callback draw or evaluate, and put the random generators back as they were."""
-    if draw is None or place.rank > 0:
+def show(
+    draw: Callable[[int, nn.Module], None] | None,
+    run: RunState,
+    place: Place,
+    everywhere: bool = False,
+) -> None:
+    """Let a callback draw or evaluate, and put the random generators back as they were.
+
+    It is called in the first process only, unless `everywhere`.
+    """
+    if draw is None or (place.rank > 0 and not everywhere):
         return
     before = checkpoints.random_state(place.device)
     with judged(run) as networks:
@@ -326,6 +377,7 @@ def train(
     encoder: str = "",
     draw: Callable[[int, nn.Module], None] | None = None,
     evaluate: Callable[[int, nn.Module], None] | None = None,
+    log: Callable[[int, dict[str, float]], None] | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> History:
@@ -347,7 +399,11 @@ def train(
             the end. The generator has averaged weights and is in eval mode; what is drawn at
             random there does not touch the run.
         evaluate: called in the same way every `evaluate_every` steps and at the end, each time
-            before the step's checkpoint: a run that is resumed leaves no evaluation out.
+            before the step's checkpoint: a run that is resumed leaves no evaluation out. Every
+            process calls it, so that they can share the work.
+        log: called in the first process with (step, {"mse": ..., ...}) for every step, some steps
+            late, and with {"validation": ...}. A run that is resumed calls it again for the steps
+            since its checkpoint.
         device: as `runtime.choose_device` takes it.
         progress: show a bar.
 
@@ -356,8 +412,8 @@ def train(
 
     Raises:
         FileExistsError: run_folder holds a checkpoint, and `resume` was not asked for.
-        ValueError: data, features and networks do not fit each other, or the checkpoint belongs to
-            another run or is cut short.
+        ValueError: data, features and networks do not fit each other, a batch cannot be divided
+            into equal parts, or the checkpoint belongs to another run or is cut short.
         FloatingPointError: a loss is no longer finite.
         KeyboardInterrupt: stopped; the message says what was saved.
     """
@@ -369,14 +425,20 @@ def train(
     place = find_place(device, config.precision)
     if place.device.type == "cpu":
         runtime.keep_freed_memory()
+    if config.batch_size % (place.processes * config.accumulate):
+        raise ValueError(
+            f"a batch of {config.batch_size} cannot be shared by {place.processes} processes that "
+            f"take it in {config.accumulate} parts: choose a multiple of their product"
+        )
     run = begin(objective, config, train_data, place)
     data = {"training data": train_data.key, "validation data": val_data.key, "encoder": encoder}
     identity = checkpoints.run_identity(config, objective.modules, data | objective.identity)
     if file is not None and file.exists():
         checkpoints.resume_run(file, run, identity, place)
 
-    def update(name: str, loss: Tensor) -> None:
-        descend(objective.optimizers[name], loss, config.clip_norm, place)
+    if config.compile:
+        for network in run.networks.values():
+            network.compile()
 
     def due(every: int) -> bool:
         return run.step == config.steps or (every > 0 and run.step % every == 0)
@@ -391,12 +453,13 @@ def train(
     ):
         if run.step == 0:
             show(draw, run, place)
-        last_look = time.perf_counter()
+        last_look = last_save = time.perf_counter()
         while run.step < config.steps:
-            noise = draw_noise(run, config.batch_size, run.noise)  # for all processes
-            batch = place.batch(next(run.batches), train_text, place.share(noise), run.step + 1)
-            with place.autocast():
-                losses.append(objective.step(batch, update))
+            asked = time.perf_counter()
+            noise = place.share(draw_noise(run, config.batch_size, run.noise))  # drawn for all
+            batch = place.batch(next(run.batches), train_text, noise, run.step + 1, run.noise)
+            run.history.waiting += time.perf_counter() - asked
+            losses.append(learn(objective, batch, config, place))
             for schedule in run.schedules.values():
                 schedule.step()
             for name, kept in run.averages.items():
@@ -407,18 +470,23 @@ def train(
             stopping = place.any_process(bool(received))
             if not (stopping or any(map(due, occasions))):
                 continue
-            record(run, config, losses, time.perf_counter() - last_look, place)
+            record(run, config, losses, time.perf_counter() - last_look, place, log)
             bar.set_postfix({n: f"{values[-1]:.4f}" for n, values in run.history.losses.items()})
             if due(config.validate_every):
                 value = validation_loss(objective, run, config, place, val_data, val_text)
                 run.history.validation_steps.append(run.step)
                 run.history.validation_losses.append(value)
+                if log is not None and place.rank == 0:
+                    log(run.step, {"validation": value})
             if due(config.draw_every):
                 show(draw, run, place)
             if due(config.evaluate_every):
-                show(evaluate, run, place)
-            if file is not None and (stopping or due(config.checkpoint_every)):
+                show(evaluate, run, place, everywhere=True)
+            minutes, passed = config.checkpoint_minutes, time.perf_counter() - last_save
+            late = place.any_process(0 < 60 * minutes <= passed)
+            if file is not None and (stopping or late or due(config.checkpoint_every)):
                 checkpoints.save_run(file, run, identity, place)
+                last_save = time.perf_counter()
             if stopping and run.step < config.steps:
                 raise KeyboardInterrupt(f"stopped after step {run.step}, saved in {file}")
             last_look = time.perf_counter()

@@ -676,3 +676,41 @@ def test_impossible_shares_are_errors(packed):
         data.CaptionBatches(packed, 0, seeded())
     with pytest.raises(ValueError, match="rank 2"):
         data.CaptionBatches(packed, 4, seeded(), rank=2, world_size=2)
+
+
+# Mirrored photos
+
+
+def test_half_of_the_photos_are_mirrored_anew_each_epoch_and_none_that_names_a_side(
+    small_scenes, tmp_path
+):
+    packed = data.pack(small_scenes, "train", SIZE, tmp_path, progress=False)
+    number = len(packed)
+    plain = take(data.CaptionBatches(packed, number, seeded()), 6)
+    flipped = take(data.CaptionBatches(packed, number, seeded(), flips=True), 6)
+    mirrored, patterns = 0, set()
+    for batch, before in zip(flipped, plain, strict=True):
+        order = {row: k for k, row in enumerate(before.image_rows.tolist())}
+        pattern = []
+        for k, row in enumerate(batch.image_rows.tolist()):
+            image, real = batch.images[k], before.images[order[row]]
+            turned = not torch.equal(image, real)
+            assert torch.equal(image, real.flip(2) if turned else real)
+            if "left" in batch.captions[k] or "right" in batch.captions[k]:
+                assert not turned
+            pattern.append(turned)
+        mirrored += sum(pattern)
+        patterns.add(tuple(pattern))
+    sided = sum("left" in c or "right" in c for batch in flipped for c in batch.captions)
+    may = 6 * number - sided
+    assert 0.3 * may < mirrored < 0.7 * may and sided and len(patterns) == 6
+
+
+@pytest.mark.parametrize("caption", ["A dog on the LEFT", "the leftmost cup", "a right-hand drive"])
+def test_captions_that_name_a_side_are_found(caption):
+    assert data.SIDES.search(caption)
+
+
+@pytest.mark.parametrize("caption", ["a bright day", "a man upright", "an alright cake"])
+def test_words_that_hold_a_side_name_none(caption):
+    assert not data.SIDES.search(caption)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from t2i_course import data, scenes
 from t2i_course.gan import (
@@ -36,12 +37,13 @@ def part(small_scenes):
     return packed["train"], packed["val"], text["train"], text["val"]
 
 
-def run(part, config, steps=3, **options):
+def run(part, config, steps=3, compiled=False, **options):
     torch.manual_seed(0)
     objective = Gan(config, 16, 64, **options)
     numbers = TrainingConfig(
-        steps=steps, batch_size=8, validation_images=8, precision="float32", schedule="constant"
-    )
+        steps=steps, batch_size=8, validation_images=8, precision="float32", schedule="constant",
+        compile=compiled,
+    )  # fmt: skip
     history = train(objective, numbers, *part, device="cpu", progress=False)
     return objective, history
 
@@ -249,3 +251,18 @@ def test_ingredients_are_read_from_the_command_line():
 def test_ingredients_that_are_none_are_named(text, message):
     with pytest.raises(ValueError, match=message):
         read_config([text])
+
+
+def test_a_compiled_gan_takes_its_penalty_and_learns_what_a_plain_one_does(part, monkeypatch):
+    # Derivatives as torch.compile makes them, without the C++: that takes minutes.
+    compile_module, compiled = nn.Module.compile, []
+
+    def compile_quickly(network):
+        compiled.append(network)
+        compile_module(network, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    found = {on: run(part, SMALL, steps=2, compiled=on)[1].losses for on in (False, True)}
+    assert len(compiled) == 2
+    for name, values in found[False].items():
+        assert found[True][name] == pytest.approx(values, rel=1e-2, abs=1e-3)

@@ -20,9 +20,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from t2i_course import __version__, checkpoints, report, training
-from t2i_course.__main__ import main
+from t2i_course.__main__ import build_parser, main
 from t2i_course.caption_matcher import CaptionMatcher
+from t2i_course.console import PRESETS
 from t2i_course.evaluation_result import LOG_FILE, read_lines
+from t2i_course.gan import read_config
 from t2i_course.image_decoder import ResidualDecoder
 from t2i_course.scene_features import NO_ENCODER, SceneFeatures
 from t2i_course.text_encoder import TextEncoder
@@ -625,6 +627,32 @@ def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
     assert "give 0" in error_line(capsys, [*argv[:-1], "1.5", "--overwrite"])
     argv = ["generate", "a dog", "--model", "tiny", "--output", "t.png", "--truncation", "0.5"]
     assert "has no truncation" in error_line(capsys, argv)
+
+
+def test_a_preset_gives_options_that_others_go_before():
+    plain = build_parser().parse_args(["train"])
+    argv = ["train", "--preset", "val-hour", "--steps", "7", "--set", "width=8"]
+    chosen = build_parser("val-hour").parse_args(argv)
+    assert (chosen.model, chosen.encoder, chosen.flips) == ("gan", "bert-base-uncased", True)
+    assert (chosen.steps, plain.steps, plain.flips) == (7, None, False)
+    config = read_config(chosen.ingredients)
+    assert (config.width, config.augment) == (8, ("translation", "cutout"))
+    for name, preset in PRESETS.items():
+        unknown = preset.keys() - vars(plain).keys()
+        assert not unknown, name
+        read_config(preset["ingredients"])
+
+
+def test_a_preset_trains_photos(home, capsys):
+    argv = ["train", "--preset", "val-hour", "--data", "photos", "--encoder", "caption-bert",
+            "--size", "16", "--steps", "2", "--batch-size", "4", "--set", "width=4",
+            "--output", "hour", "--device", "cpu", "--precision", "float32",
+            "--ledger", "hour"]  # fmt: skip
+    assert main(argv) == 0
+    rows = {row.id: row for row in report.read_rows()}
+    assert rows["hour-train-images-a-second"].value > 0
+    assert 0 < rows["hour-train-share-of-the-time-spent-waiting-for-data"].value < 1
+    assert "--flips is for photos" in error_line(capsys, ["train", "--flips", "--data", "scenes"])
 
 
 def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):

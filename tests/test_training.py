@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,62 @@ def test_long_gradients_are_shortened_to_the_given_norm():
     training.descend(optimizer, loss, 0.25, find_place("cpu", "float32"))
     moved = nn.utils.parameters_to_vector(layer.parameters()).detach() - before
     assert moved.norm().item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_batch_in_parts_trains_what_it_trains_as_a_whole(data):
+    runs = {}
+    for parts in (1, 4):
+        generator = new_generator()
+        history = data.train(generator, replace(SHORT, batch_size=8, accumulate=parts))
+        runs[parts] = generator, history
+    for a, b in zip(runs[1][0].parameters(), runs[4][0].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert runs[4][1].losses["mse"] == pytest.approx(runs[1][1].losses["mse"], rel=1e-4)
+    assert runs[1][1].steps == runs[4][1].steps
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(data):
+    with pytest.raises(ValueError, match="a batch of 8 cannot be shared by 1 processes .* 3 parts"):
+        data.train(new_generator(), replace(SHORT, batch_size=8, accumulate=3))
+
+
+def test_every_step_is_logged_once_and_the_time_for_data_is_known(data):
+    logged = []
+    history = data.train(
+        new_generator(), replace(SHORT, validate_every=4), log=lambda *found: logged.append(found)
+    )
+    steps = [step for step, values in logged if "mse" in values]
+    assert steps == list(range(1, SHORT.steps + 1))
+    losses = [values["mse"] for _, values in logged if "mse" in values]
+    assert losses == history.losses["mse"]
+    validated = {step: values["validation"] for step, values in logged if "validation" in values}
+    found = dict(zip(history.validation_steps, history.validation_losses, strict=True))
+    assert validated == found and len(found) > 1
+    assert 0 < history.waiting < history.seconds
+
+
+def test_a_checkpoint_is_written_whenever_some_minutes_have_passed(data, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(
+        training.checkpoints, "save_run", lambda file, run, *_: saved.append(run.step)
+    )
+    config = replace(SHORT, steps=40, checkpoint_every=0, validate_every=0)
+    data.train(new_generator(), config, run_folder=tmp_path / "one")
+    assert saved == [40]
+    saved.clear()
+    config = replace(config, checkpoint_minutes=1e-9)
+    data.train(new_generator(), config, run_folder=tmp_path / "two")
+    assert saved == [10, 20, 30, 40]  # each time that the losses are looked at
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_trains_what_a_plain_one_does(data):
+    plain, compiled = new_generator(), new_generator()
+    config = replace(SHORT, steps=3)
+    data.train(plain, config)
+    data.train(compiled, replace(config, compile=True))
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(data, tmp_path):
