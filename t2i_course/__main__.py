@@ -233,7 +233,16 @@ def generate(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure a model's pictures, or a folder of them; print the table, add rows to the ledger."""
-    from t2i_course import generation, held_out, judged_pictures, protocol, report, runtime
+    from t2i_course import (
+        data,
+        generation,
+        held_out,
+        judged_pictures,
+        protocol,
+        report,
+        runtime,
+        shared_pictures,
+    )
     from t2i_course.checkpoints import checkpoint_path
     from t2i_course.instruments import load_instruments
 
@@ -250,6 +259,13 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         folder = judged_pictures.read_drawn(args.pictures, bars)
         size = folder.size
+    if current.data != "scenes":
+        val = data.find_split(current.data, "val")
+        if args.pictures is None and "trained_on" in card:
+            shared_pictures.check_unseen(card["trained_on"], val, args.model)
+        elif args.pictures is None and card["data"] != "scenes":
+            note(f"the card of {args.model} does not say which captions it has learnt from")
+        shared_pictures.check_splits(val.folder)  # real pictures of train are measured as well
     held = held_out.open_held_out(current.data, args.split, size, args.on_bad_image, bars)
     if args.pictures is None:
         rows = held_out.choose_captions(held, 2000 if args.samples is None else args.samples)
