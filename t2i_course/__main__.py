@@ -104,6 +104,10 @@ def build_parser() -> argparse.ArgumentParser:
         "of DIR")  # fmt: skip
     add("--fid", action="store_true", help="FID, too; its weights are downloaded once (96 MB)")
     add("--inception-weights", metavar="FILE", help="FID, too, with weights from this file")
+    add("--clip-weights", metavar="FOLDER", help="CLIP score, too, with CLIP's weights from this "
+        "folder; a name on the hub, OWNER/NAME, is downloaded")  # fmt: skip
+    add("--grid", metavar="FILE.png", help="the first 24 of the measured pictures beside the real "
+        "ones, with their captions")  # fmt: skip
     _add_truncation(evaluate)
     _add_judges(evaluate)
     add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
@@ -251,6 +255,9 @@ def evaluate(args: argparse.Namespace) -> int:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", ledger):
             raise ValueError(f"--ledger {args.ledger!r}: small letters, digits and hyphens only")
         report.read_rows()  # a damaged ledger is found before the work is done
+    grid = Path(args.grid).expanduser() if args.grid else None
+    if grid is not None:
+        generation.check_picture_path(grid)
     current = runtime.settings(os.environ | given(T2I_DATA=args.data))
     device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
     if args.pictures is None:
@@ -275,14 +282,18 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.fid or args.inception_weights:
         protocol.check_samples(len(rows), held)  # before a download
     instruments = load_instruments(
-        held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars
-    )
+        held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars,
+        args.clip_weights,
+    )  # fmt: skip
     if args.pictures is None:
         if card["data"] != held.data:
             note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")
         judged = judged_pictures.draw_captions(
             checkpoint_path(args.model).name, generator, encoder, held, rows, args.seed, bars
         )
+    if grid is not None:
+        judged_pictures.write_pairs(grid, judged, held)
+        say(f"grid: {grid}")
     found = protocol.evaluate(judged, held, instruments, progress=bars)
     say(str(found))
     if ledger is not None:

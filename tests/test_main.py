@@ -558,6 +558,38 @@ def test_an_older_card_is_read_and_its_silence_noted(here, judges, capsys):
     assert "the card of gan does not say which captions" in capsys.readouterr().err
 
 
+def test_evaluate_on_photos_gives_a_clip_score_and_a_grid(here, judges, capsys, tiny_clip):
+    argv = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9",
+            "--clip-weights", str(tiny_clip), "--grid", "grid.png", "--ledger", "clip"]  # fmt: skip
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "CLIP score" in out and "grid: grid.png" in out
+    with Image.open("grid.png") as grid:
+        assert grid.format == "PNG" and grid.width > 3 * 256 and grid.height > 3 * 100
+    rows = {row.id: row for row in report.read_rows(judges / "results")}
+    assert rows.keys() == {
+        f"clip-{judged}-clip-score-photos-val-n9"
+        for judged in ("tiny", "real", "shuffled-captions")
+    }
+    assert rows["clip-tiny-clip-score-photos-val-n9"].extractor.startswith("CLIP tiny-clip (")
+    assert not [path for path in Path().iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--grid", "grid.jpg"], "name a file that ends in .png"),
+        (["--grid", "nowhere/grid.png"], "no folder"),
+        (["--clip-weights", "nowhere"], "no folder of CLIP's weights at nowhere"),
+        (["--clip-weights", "photos"], "photos holds no whole CLIP"),
+    ],
+)
+def test_evaluate_refuses_a_bad_grid_or_clip_before_the_work(here, judges, capsys, argv, message):
+    base = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9"]
+    assert message in error_line(capsys, [*base, *argv])
+    assert not list(Path().glob("grid*"))
+
+
 SCENES = ("train", "--data", "./scenes", "--steps", "6", "--batch-size", "4", "--precision",
           "float32", "--output", "watched", "--device", "cpu", "--evaluate-every", "4",
           "--evaluate-samples", "20")  # fmt: skip
