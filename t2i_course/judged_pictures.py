@@ -134,7 +134,7 @@ def draw_pictures(
     device = next(generator.parameters()).device
     source = torch.Generator().manual_seed(seed)
     width = getattr(generator, "noise_dim", 0)
-    pictures = None
+    pictures = []
     with torch.no_grad(), tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
         for start in range(0, len(features), BATCH):
             part = features[start : start + BATCH]
@@ -145,11 +145,9 @@ def draw_pictures(
             if not images.isfinite().all():
                 raise FloatingPointError("the generator draws values that are not finite: train it "
                                          "anew, with a lower learning rate")  # fmt: skip
-            if pictures is None:  # 30,000 of 256 pixels fill 6 GB: they are not copied at the end
-                pictures = np.empty((len(features), *images.shape[1:]), dtype=np.uint8)
-            pictures[start : start + len(text)] = to_uint8(images).cpu().numpy()
+            pictures.append(to_uint8(images).cpu().numpy())
             bar.update(len(text))
-    return pictures
+    return np.concatenate(pictures)
 
 
 def read_drawn(folder: str | os.PathLike[str], progress: bool = False) -> DrawnFolder:
