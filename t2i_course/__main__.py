@@ -255,11 +255,11 @@ def evaluate(args: argparse.Namespace) -> int:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", ledger):
             raise ValueError(f"--ledger {args.ledger!r}: small letters, digits and hyphens only")
         report.read_rows()  # a damaged ledger is found before the work is done
+    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
+    device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
     grid = Path(args.grid).expanduser() if args.grid else None
     if grid is not None:
         generation.check_picture_path(grid)
-    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
-    device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
     if args.pictures is None:
         generator, encoder, card = generation.load_model(args.model, device, args.truncation)
         size = generator.image_size
