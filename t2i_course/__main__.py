@@ -118,6 +118,10 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "of DIR")  # fmt: skip
     add("--fid", action="store_true", help="FID, too; its weights are downloaded once (96 MB)")
     add("--inception-weights", metavar="FILE", help="FID, too, with weights from this file")
+    add("--clip-weights", metavar="FOLDER", help="CLIP score, too, with CLIP's weights from this "
+        "folder; a name on the hub, OWNER/NAME, is downloaded")  # fmt: skip
+    add("--grid", metavar="FILE.png", help="the first 24 of the measured pictures beside the real "
+        "ones, with their captions")  # fmt: skip
     _add_truncation(evaluate)
     _add_judges(evaluate)
     add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
@@ -247,19 +251,38 @@ def generate(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure a model's pictures, or a folder of them; print the table, add rows to the ledger."""
-    from t2i_course import generation, held_out, judged_pictures, protocol, report, runtime
+    from t2i_course import (
+        data,
+        generation,
+        held_out,
+        judged_pictures,
+        protocol,
+        report,
+        runtime,
+        shared_pictures,
+    )
     from t2i_course.checkpoints import checkpoint_path
     from t2i_course.instruments import load_instruments
 
     ledger = report.check_name(args.ledger)
     current = runtime.settings(os.environ | given(T2I_DATA=args.data))
     device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
+    grid = Path(args.grid).expanduser() if args.grid else None
+    if grid is not None:
+        generation.check_picture_path(grid)
     if args.pictures is None:
         generator, encoder, card = generation.load_model(args.model, device, args.truncation)
         size = generator.image_size
     else:
         folder = judged_pictures.read_drawn(args.pictures, bars)
         size = folder.size
+    if current.data != "scenes":
+        val = data.find_split(current.data, "val")
+        if args.pictures is None and "trained_on" in card:
+            shared_pictures.check_unseen(card["trained_on"], val, args.model)
+        elif args.pictures is None and card["data"] != "scenes":
+            note(f"the card of {args.model} does not say which captions it has learnt from")
+        shared_pictures.check_splits(val.folder)  # real pictures of train are measured as well
     held = held_out.open_held_out(current.data, args.split, size, args.on_bad_image, bars)
     if args.pictures is None:
         rows = held_out.choose_captions(held, 2000 if args.samples is None else args.samples)
@@ -269,14 +292,18 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.fid or args.inception_weights:
         protocol.check_samples(len(rows), held)  # before a download
     instruments = load_instruments(
-        held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars
-    )
+        held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars,
+        args.clip_weights,
+    )  # fmt: skip
     if args.pictures is None:
         if card["data"] != held.data:
             note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")
         judged = judged_pictures.draw_captions(
             checkpoint_path(args.model).name, generator, encoder, held, rows, args.seed, bars
         )
+    if grid is not None:
+        judged_pictures.write_pairs(grid, judged, held)
+        say(f"grid: {grid}")
     found = protocol.evaluate(judged, held, instruments, progress=bars)
     say(str(found))
     if ledger is not None:

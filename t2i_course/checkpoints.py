@@ -315,6 +315,19 @@ def load_generator(
     return generator.to(device or "cpu").eval(), card
 
 
+def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint's model card, without its weights.
+
+    Args:
+        name_or_path: as `checkpoint_path` takes it.
+
+    Raises:
+        FileNotFoundError: no such card.
+        ValueError: it is not a model card.
+    """
+    return _read_card(_with_suffix(checkpoint_path(name_or_path), ".json"))
+
+
 def _with_suffix(path: Path, suffix: str) -> Path:
     """Append a suffix; a dot in the name, as in "baseline-0.5", stays."""
     return path.with_name(path.name + suffix)

@@ -21,7 +21,7 @@ from t2i_course.report import Row
 
 REAL, SHUFFLED = "real", "shuffled captions"
 LOG_FILE = "evaluations.jsonl"
-MAIN_FIGURES = ("FD-scenes", "FID", "Frechet distance", "scene accuracy: all", "R@1")
+MAIN_FIGURES = ("FD-scenes", "FID", "Frechet distance", "scene accuracy: all", "R@1", "CLIP score")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Evaluation:
         seeds: of the noise.
         measures: the numbers.
         left_out: what was not measured, and why.
+        notes: what the numbers are about, and what they may not be compared with.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Evaluation:
     seeds: tuple[int, ...]
     measures: tuple[Measure, ...]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def find(self, metric: str, judged: str | None = None) -> Estimate:
         """Return a number by the name of its metric; of the judged pictures by default.
@@ -98,12 +100,13 @@ class Evaluation:
         return pd.DataFrame(cells, index=metrics).fillna("")
 
     def __str__(self) -> str:
-        """Say what was measured on what, then the table, then what was left out."""
+        """Say what was measured on what, then the table, then notes and what was left out."""
         seeds = f", seed {', '.join(map(str, self.seeds))}" if self.seeds else ""
         lines = [
             f"{self.name} on {self.data}, {self.split}: {self.samples:,} pictures, one a caption, "
             f"8 bits{seeds}; intervals at 95 %",
             self.table().to_string(),
+            *(f"note: {note}" for note in self.notes),
             *(f"left out: {reason}" for reason in self.left_out),
         ]
         return "\n".join(lines)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from t2i_course.caption_matcher import load_caption_matcher
+from t2i_course.clip_score import ClipNetwork
 from t2i_course.fid import InceptionFeatures
 from t2i_course.held_out import HeldOut
 from t2i_course.picture_features import Extractor
@@ -52,12 +53,14 @@ class Instruments:
         matcher: for retrieval.
         inception: features for FID.
         device: of the matcher's text encoder.
+        clip: for the CLIP score.
     """
 
     extractor: Extractor | None = None
     matcher: Matcher | None = None
     inception: InceptionFeatures | None = None
     device: torch.device | str | None = None
+    clip: ClipNetwork | None = None
 
 
 def load_instruments(
@@ -68,6 +71,7 @@ def load_instruments(
     inception_weights: str | Path | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
+    clip_weights: str | Path | None = None,
 ) -> Instruments:
     """Load what fits the data: for scenes the course's own networks, for photos those named.
 
@@ -81,6 +85,8 @@ def load_instruments(
             published ones if `fid` is asked for.
         device: of all of them.
         progress: show a bar if Inception's weights must be downloaded.
+        clip_weights: a folder of CLIP's weights, or their name on the hub, which also asks for the
+            CLIP score; None for none.
 
     Raises:
         FileNotFoundError, ValueError, OSError: weights are missing or damaged; ValueError also if
@@ -96,11 +102,13 @@ def load_instruments(
             networks[kind] = load(device=device)
     if fid or inception_weights is not None:
         networks["inception"] = InceptionFeatures(inception_weights, device, progress)
+    if clip_weights is not None:
+        networks["clip"] = ClipNetwork(clip_weights, device)
     if not networks:
         raise ValueError(
             f"nothing to measure {held.data} with, for the course's networks know scenes only: "
-            "give --fid, or train networks on these photos and name them with --extractor and "
-            "--matcher"
+            "give --fid or --clip-weights, or train networks on these photos and name them with "
+            "--extractor and --matcher"
         )
     return Instruments(device=device, **networks)
 

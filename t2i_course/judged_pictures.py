@@ -9,6 +9,8 @@ A generator draws them here, one for each caption:
 or they lie in a folder, as `generate --output-dir` writes it, and find their captions in the data:
 
     judged = match_captions(read_drawn("stars"), held)
+
+`write_pairs` shows some of them beside the real pictures of the same captions.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from accelerate import PartialState
@@ -25,13 +28,16 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from t2i_course import runtime
 from t2i_course.coco_folder import read_captions_file
 from t2i_course.data import to_uint8
 from t2i_course.held_out import HeldOut
 from t2i_course.picture_features import read_pictures
+from t2i_course.plots import pair_grid
 from t2i_course.text_encoder import TextEncoder, embed_captions
 
 BATCH = 64  # pictures drawn at once
+PAIRS = 24  # in a grid
 
 
 @dataclass(frozen=True)
@@ -265,3 +271,22 @@ def match_captions(drawn: DrawnFolder, held: HeldOut, samples: int | None = None
         )
     kept, rows = np.array(kept)[:samples], np.array(rows)[:samples]
     return JudgedPictures(drawn.name, drawn.images[kept], rows, drawn.seeds)
+
+
+def write_pairs(file: Path, judged: JudgedPictures, held: HeldOut, count: int = PAIRS) -> None:
+    """Write a PNG file of pictures beside the real ones of the same captions.
+
+    Nobody chooses them: they are the first of those that are judged.
+
+    Args:
+        file: where to; see `generation.check_picture_path`.
+        judged: the pictures.
+        held: the data that the captions are of.
+        count: pairs; fewer if fewer are judged.
+    """
+    rows = judged.caption_rows[:count]
+    drawn, real = judged.images[:count], held.packed.images[held.images_of(rows)]
+    figure = pair_grid(torch.from_numpy(drawn), torch.from_numpy(real), held.captions(rows))
+    with runtime.atomic_file(file) as partial:
+        figure.savefig(partial, format="png", dpi=figure.dpi)
+    plt.close(figure)

@@ -210,6 +210,36 @@ def caption_columns(
     return image_grid(by_row, captions, len(captions), row_titles, scale)
 
 
+def pair_grid(
+    drawn: Tensor, real: Tensor, captions: Sequence[str], columns: int = 3, width: int = 256
+) -> Figure:
+    """Draw pairs side by side under their caption: drawn on the left, real on the right.
+
+    Args:
+        drawn: [N, 3, H, W], floats in [-1, 1] or uint8.
+        real: the same shape, row i of the same caption.
+        captions: N of them, wrapped to the width of a pair.
+        columns: pairs in a row; fewer if there are fewer pairs.
+        width: screen pixels that a pair has at least: small pictures are enlarged by a whole
+            number, so that their captions can be read.
+
+    Raises:
+        ValueError: the shapes or numbers do not fit.
+    """
+    left, right = (torch.from_numpy(to_pixels(images)) for images in (drawn, real))
+    if left.shape != right.shape or len(captions) != len(left):
+        raise ValueError(
+            f"{list(left.shape)} drawn, {list(right.shape)} real pixels and {len(captions)} "
+            "captions: give one of each for a pair, of one size"
+        )
+    white = torch.full((*left.shape[:2], 3, 3), 255, dtype=torch.uint8)  # [N, H, 3, 3]
+    pairs = torch.cat((white, left, white[:, :, :1], right, white), dim=2)  # [N, H, 2 W + 7, 3]
+    pairs = pairs.permute(0, 3, 1, 2)
+    rows = -(-len(pairs) // min(columns, len(pairs)))
+    scale = max(1, -(-width // pairs.shape[3]))
+    return image_grid(pairs, list(captions), columns, ["drawn | real"] * rows, scale)
+
+
 def loss_curves(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     pictures: Mapping[int, Tensor] | None = None,

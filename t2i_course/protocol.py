@@ -11,6 +11,7 @@ What it holds to, and a thesis that quotes its numbers has to state:
   a covariance needs, to the training pictures, and the row says so.
 - Beside the judged pictures, real ones: for distances as many others (`other_real`), which says
   how near one can come at this N; for captions the split's own, with the same captions.
+- On photos the result says which split that is, and how far a FID is from those of papers.
 - Beside the fit to the captions, the fit to captions of others (`derangement`): chance.
 - Intervals at 95 %: bootstrap, jackknife or Wilson's; see `t2i_course.evaluation`. Its seed is 0.
 
@@ -28,6 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from t2i_course import oracle, scene_accuracy
+from t2i_course.clip_score import clip_score
+from t2i_course.coco_folder import find_split
 from t2i_course.evaluation import (
     Estimate,
     cached_features,
@@ -48,6 +51,7 @@ CANDIDATES = 100  # captions among which a picture looks for its own
 NEIGHBOUR = 3  # k of precision and recall
 WIDE = 512  # features from which a bootstrap of the Frechet distance takes seconds a time
 WIDE_REPEATS = 20
+PAPERS_SAMPLES, PAPERS_SPLIT = 30_000, "val2014"  # of a FID on COCO
 
 
 def evaluate(
@@ -79,14 +83,20 @@ def evaluate(
         check_samples(len(judged.images), held, instruments.inception.width)
     measures: list[Measure] = []
     left_out: list[str] = []
-    for part in (_distances, _scene_accuracy, _retrieval):
+    notes: list[str] = []
+    for part in (_distances, _scene_accuracy, _retrieval, _clip_score):
         for found in part(run):
-            (left_out if isinstance(found, str) else measures).append(found)
+            if isinstance(found, Measure):
+                measures.append(found)
+            elif isinstance(found, _Note):
+                notes.append(found.text)
+            else:
+                left_out.append(found)
     if not measures:
         raise ValueError(f"nothing could be measured: {'; '.join(left_out)}")
     return Evaluation(
         judged.name, held.data, held.split, len(judged.images), judged.seeds,
-        tuple(measures), tuple(left_out),
+        tuple(measures), tuple(left_out), tuple(notes),
     )  # fmt: skip
 
 
@@ -104,6 +114,13 @@ def check_samples(samples: int, held: HeldOut, width: int = InceptionFeatures.wi
             f"{samples} drawn and {real} real pictures: FID needs more than {width} of each. "
             "Choose more (--samples), or leave FID out."
         )
+
+
+@dataclass(frozen=True)
+class _Note:
+    """A line for the reader of the result."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +144,7 @@ class _Run:
         return f"{self.held.packed.key}, captions {digest}, {reader}"
 
 
-def _distances(run: _Run) -> Iterator[Measure | str]:
+def _distances(run: _Run) -> Iterator[Measure | _Note | str]:
     """Frechet distance, kernel distance, precision and recall, for each extractor."""
     extractors = run.instruments.extractor, run.instruments.inception
     if extractors == (None, None):
@@ -142,6 +159,10 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
         if run.references:
             count = len(run.judged.images)
             other_key, sets[REAL], others = other_real(run.held, count, split, run.progress)
+        if run.held.facts is None:
+            yield from _reference_notes(run, frechet_name, len(real), split)
+            if run.references:
+                yield _Note(f"{frechet_name}, column {REAL}: {others}")
         repeats = min(run.repeats, WIDE_REPEATS) if extractor.width > WIDE else run.repeats
         reader = f"{extractor.name} ({extractor.fingerprint})"
         for name, pictures in sets.items():
@@ -176,6 +197,24 @@ def _distances(run: _Run) -> Iterator[Measure | str]:
                 yield Measure(
                     name, metric, value, what, reader, run.held.split, seconds, share
                 )  # fmt: skip
+
+
+def _reference_notes(run: _Run, metric: str, real: int, split: str) -> Iterator[_Note]:
+    """Say which photos the distances are to, and what a FID of so many samples is worth."""
+    held, name = run.held, find_split(run.held.folder, split).name
+    where = split if split == name else f"{split} ({name})"
+    why = ""
+    if split != held.split:
+        why = f", as {len(held.image_rows):,} of {held.split} are too few for it"
+    yield _Note(
+        f"{metric} to {real:,} real pictures of {where}{why}; all at {held.packed.size} pixels"
+    )
+    samples = len(run.judged.images)
+    if metric == "FID" and (samples < PAPERS_SAMPLES or name != PAPERS_SPLIT):
+        yield _Note(
+            f"FID of N={samples:,} samples; papers use {PAPERS_SAMPLES:,} of {PAPERS_SPLIT}: not "
+            "comparable"
+        )
 
 
 def _distance_names(run: _Run, extractor: Extractor) -> tuple[str, str, str]:
@@ -263,6 +302,41 @@ def _retrieval(run: _Run) -> Iterator[Measure | str]:
             what = f"{metric}, share of pictures that find their caption among {CANDIDATES}"
             reader = f"{matcher.name} ({matcher.fingerprint})"
             yield Measure(name, metric, share, what, reader, held.split, seconds, True)
+
+
+def _clip_score(run: _Run) -> Iterator[Measure | _Note | str]:
+    """Mean CLIP score with the own captions, of real pictures, and with captions of others."""
+    clip, held, rows = run.instruments.clip, run.held, run.judged.caption_rows
+    if clip is None:
+        return
+    start = time.perf_counter()
+    captions, images = held.captions(rows), held.images_of(rows)
+    digest = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
+    text = cached_features(
+        f"captions {digest}, CLIP {clip.fingerprint}",
+        lambda: clip.embed_captions(captions, progress=run.progress),
+    )
+    drawn = clip.embed_images(run.judged.images, progress=run.progress)
+    sets = {run.judged.name: (drawn, text)}
+    if run.references:
+        different, place = np.unique(images, return_inverse=True)  # an image has several captions
+        real = cached_features(
+            run.real_key(different, f"each once, CLIP {clip.fingerprint}"),
+            lambda: clip.embed_images(held.packed.images[different], progress=run.progress),
+        )
+        sets[REAL] = real[place], text
+        others, reason = _others(images)
+        if reason:
+            yield f"shuffled captions, CLIP score: {reason}"
+        else:
+            sets[SHUFFLED] = drawn, text[others]
+    found = {name: clip_score(*pair, run.repeats) for name, pair in sets.items()}
+    seconds = time.perf_counter() - start
+    what, reader = "CLIP score, mean of 100 max(cos, 0)", f"{clip.name} ({clip.fingerprint})"
+    for name, score in found.items():
+        yield Measure(name, "CLIP score", score, what, reader, held.split, seconds, False)
+    if cut := clip.count_cut(captions):
+        yield _Note(f"CLIP score: {cut:,} captions are cut at {clip.max_tokens} tokens")
 
 
 def _others(images: np.ndarray) -> tuple[np.ndarray | None, str]:

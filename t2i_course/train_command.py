@@ -30,6 +30,7 @@ from t2i_course import (
     report,
     runtime,
     scenes,
+    shared_pictures,
     text_encoder,
     training,
 )
@@ -81,6 +82,8 @@ def train(args: argparse.Namespace) -> int:
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
     bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
     folder = data.resolve_data(current.data)
+    if current.data != "scenes":
+        shared_pictures.check_splits(folder)
     packed, text = {}, {}
     for split in ("train", "val"):
         packed[split] = data.pack(
@@ -103,6 +106,8 @@ def train(args: argparse.Namespace) -> int:
     if args.init:
         begun = _begin_with(args.init, objective.modules, encoder)
         objective.identity |= {"init": begun}
+    earlier = checkpoints.read_card(args.init).get("trained_on", []) if args.init else []
+    trained_on = shared_pictures.learnt_from(data.find_split(folder, "train"), earlier)
     weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
     told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
     say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
@@ -129,6 +134,7 @@ def train(args: argparse.Namespace) -> int:
         },
         "data": current.data if current.data == "scenes" else folder.name,
         "words": generation.training_words(packed["train"].all_captions),
+        "trained_on": trained_on,
         "command": shlex.join(["python", "-m", "t2i_course", *again]),
         "steps": config.steps,
         "seconds": round(history.seconds, 1),

@@ -45,6 +45,34 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real CLIP of two layers for 32 pixels, with random weights; its words are single bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    letters = sorted(ByteLevel.alphabet())
+    ends = ["<|startoftext|>", "<|endoftext|>"]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *ends]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    begin, end = (vocabulary[word] for word in ends)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "projection_dim": 8}  # fmt: skip
+    text = sizes | {"vocab_size": len(words), "max_position_embeddings": 77,
+                    "bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}  # fmt: skip
+    vision = sizes | {"image_size": 32, "patch_size": 16}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=8, initializer_factor=20.0
+    )
+    CLIPModel(config).save_pretrained(folder)
+    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
+    square = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def as_photos() -> Callable[[Path, Path], Path]:
     """Copy scenes to a folder, and leave out of their captions what photos lack: the facts."""
 

@@ -524,6 +524,74 @@ def test_evaluate_refuses_bad_pictures_in_one_line(here, capsys, fault):
     assert fault in error_line(capsys, argv)
 
 
+def test_the_card_says_what_the_model_has_learnt_from(here, judges):
+    card = json.loads((judges / "checkpoints" / "tiny.json").read_text())
+    file = Path("photos/annotations/captions_train2017.json")
+    assert card["trained_on"] == [{
+        "captions": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "images": 12, "divided": False, "coco": False,
+    }]  # fmt: skip
+
+
+def test_no_model_is_judged_on_what_it_has_learnt_from(here, judges, capsys):
+    argv = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9"]
+    for kind in ("", "annotations/captions_"):
+        suffix = ".json" if kind else ""
+        Path(f"photos/{kind}val2017{suffix}").rename(f"photos/{kind}val2014{suffix}")
+    message = error_line(capsys, argv)
+    assert "tiny has learnt from train2017, which shares pictures with val2014" in message
+    assert "35,504 of val2014's 40,504" in message and "download --split val" in message
+    card = judges / "checkpoints" / "tiny.json"
+    older = json.loads(card.read_text())
+    del older["trained_on"]  # as cards were before
+    card.write_text(json.dumps(older))
+    assert "would train on train2017 and hold out val2014" in error_line(capsys, argv)
+    assert "would train on train2017 and hold out val2014" in error_line(
+        capsys, [*TRAIN, "--output", "other"]
+    )
+    assert not (judges / "runs" / "other").exists()
+
+
+def test_an_older_card_is_read_and_its_silence_noted(here, judges, capsys):
+    card = judges / "checkpoints" / "gan.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"data": "photos"}))
+    argv = ["evaluate", "--model", "gan", "--data", "photos", "--samples", "9"]
+    assert main([*argv, "--extractor", "scene-features"]) == 0
+    assert "the card of gan does not say which captions" in capsys.readouterr().err
+
+
+def test_evaluate_on_photos_gives_a_clip_score_and_a_grid(here, judges, capsys, tiny_clip):
+    argv = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9",
+            "--clip-weights", str(tiny_clip), "--grid", "grid.png", "--ledger", "clip"]  # fmt: skip
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "CLIP score" in out and "grid: grid.png" in out
+    with Image.open("grid.png") as grid:
+        assert grid.format == "PNG" and grid.width > 3 * 256 and grid.height > 3 * 100
+    rows = {row.id: row for row in report.read_rows(judges / "results")}
+    assert rows.keys() == {
+        f"clip-{judged}-clip-score-photos-val-n9"
+        for judged in ("tiny", "real", "shuffled-captions")
+    }
+    assert rows["clip-tiny-clip-score-photos-val-n9"].extractor.startswith("CLIP tiny-clip (")
+    assert not [path for path in Path().iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--grid", "grid.jpg"], "name a file that ends in .png"),
+        (["--grid", "nowhere/grid.png"], "no folder"),
+        (["--clip-weights", "nowhere"], "no folder of CLIP's weights at nowhere"),
+        (["--clip-weights", "photos"], "photos holds no whole CLIP"),
+    ],
+)
+def test_evaluate_refuses_a_bad_grid_or_clip_before_the_work(here, judges, capsys, argv, message):
+    base = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9"]
+    assert message in error_line(capsys, [*base, *argv])
+    assert not list(Path().glob("grid*"))
+
+
 SCENES = ("train", "--data", "./scenes", "--steps", "6", "--batch-size", "4", "--precision",
           "float32", "--output", "watched", "--device", "cpu", "--evaluate-every", "4",
           "--evaluate-samples", "20")  # fmt: skip

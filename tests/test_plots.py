@@ -240,3 +240,23 @@ def test_figures_of_a_notebook_are_stored_with_few_colours(monkeypatch):
 
 def test_outside_a_notebook_nothing_is_changed():
     plots.store_small_pictures()
+
+
+def test_pairs_stand_side_by_side_pixel_for_pixel_under_their_caption():
+    drawn, real = random_images(5), 255 - random_images(5)
+    captions = [f"caption {k} of a picture that shows a good many things at once" for k in range(5)]
+    figure = plots.pair_grid(drawn, real, captions, columns=2, width=64)
+    picture = pixels_of(figure)
+    for k in range(5):
+        for images in (drawn, real):
+            part = images[k].permute(1, 2, 0).numpy().repeat(2, axis=0).repeat(2, axis=1)
+            assert holds(picture, part)
+    shown = " ".join(" ".join(texts(figure)).split())
+    assert all(caption in shown for caption in captions)
+    assert texts(figure).count("drawn | real") == 3
+
+
+def test_pairs_that_do_not_fit_are_refused():
+    for drawn, real, number in ((2, 3, 2), (2, 2, 3)):
+        with pytest.raises(ValueError, match="give one of each for a pair"):
+            plots.pair_grid(random_images(drawn), random_images(real), ["x"] * number)

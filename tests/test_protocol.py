@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from t2i_course import evaluation, report, scenes
 from t2i_course.caption_matcher import CaptionMatcher
+from t2i_course.clip_score import ClipNetwork, clip_score
 from t2i_course.evaluation_result import REAL, SHUFFLED, Evaluation
 from t2i_course.held_out import HeldOut, choose_captions, open_held_out, other_real
 from t2i_course.instruments import Instruments
@@ -214,3 +215,64 @@ def test_pictures_called_real_do_not_take_the_place_of_real_ones(held, instrumen
     found = evaluate(named, held, replace(instruments, matcher=None), repeats=0)
     assert list(found.table().columns) == ["real (judged)", REAL, SHUFFLED]
     assert found.find("FD-scenes").value > found.find("FD-scenes", REAL).value
+
+
+def test_clip_score_stands_beside_that_of_real_pictures_and_of_false_captions(held, tiny_clip):
+    clip = ClipNetwork(tiny_clip, device="cpu")
+    pictures = judged(held, blur, samples=400)  # several captions of an image
+    found = evaluate(pictures, held, Instruments(clip=clip), repeats=20)
+    text = clip.embed_captions(held.captions(pictures.caption_rows))
+    images = held.images_of(pictures.caption_rows)
+    real = clip.embed_images(held.packed.images[images])
+    drawn = clip.embed_images(pictures.images)
+    assert found.find("CLIP score").value == pytest.approx(clip_score(drawn, text).value, rel=1e-6)
+    assert found.find("CLIP score", REAL).value == pytest.approx(
+        clip_score(real, text).value, rel=1e-6
+    )
+    assert found.find("CLIP score", SHUFFLED).value != found.find("CLIP score").value
+    for judged_set in ("drawn", REAL, SHUFFLED):
+        estimate = found.find("CLIP score", judged_set)
+        assert estimate.samples == 400 and estimate.interval[0] < estimate.interval[1]
+    again = evaluate(pictures, held, Instruments(clip=clip), repeats=20)  # with a warm cache
+    assert again.find("CLIP score", REAL) == found.find("CLIP score", REAL)
+    row = {row.id: row for row in found.rows("s", "c")}["s-drawn-clip-score-val-n400"]
+    assert row.extractor == f"CLIP tiny-clip ({clip.fingerprint})" and row.samples == 400
+    assert "100 max(cos, 0)" in row.metric
+    cut = clip.count_cut(held.captions(pictures.caption_rows))
+    assert (cut > 0) == any(f"{cut} captions are cut at 77 tokens" in n for n in found.notes)
+
+
+def test_on_photos_the_result_says_what_the_distances_are_to(
+    folder, instruments, as_photos, tmp_path
+):
+    held = open_held_out(as_photos(folder, tmp_path / "photos"))
+    found = evaluate(judged(held, blur), held, replace(instruments, matcher=None), repeats=0)
+    assert found.notes == (
+        "Frechet distance to 160 real pictures of val; all at 64 pixels",
+        "Frechet distance, column real: 80 pictures of train, seed 1",
+    )
+    assert "\nnote: Frechet distance to 160 real pictures" in str(found)
+    few = held.image_rows[:4]  # fewer than features: the training pictures stand in
+    found = evaluate(
+        judged(held, samples=100), replace(held, image_rows=few),
+        replace(instruments, matcher=None), repeats=0,
+    )  # fmt: skip
+    assert "to 80 real pictures of train, as 4 of val are too few for it;" in found.notes[0]
+
+
+def test_a_fid_of_few_samples_says_that_it_is_not_that_of_papers(folder, as_photos, tmp_path):
+    photos = as_photos(folder, tmp_path / "photos")
+    torch.manual_seed(1)
+    inception = SceneFeatures(8).eval()  # in Inception's place, with what it has to tell
+    inception.fingerprint, inception.metric, inception.published = "abcdef0123456789", "FID", True
+    held = open_held_out(photos)
+    found = evaluate(judged(held, blur), held, Instruments(inception=inception), repeats=0)
+    note = "FID of N=160 samples; papers use 30,000 of val2014: not comparable"
+    assert note in found.notes and f"note: {note}" in str(found)
+    inception.published, inception.metric = False, "Frechet distance, Inception-v3 abcdef01"
+    found = evaluate(judged(held, blur), held, Instruments(inception=inception), repeats=0)
+    assert not any("papers" in note for note in found.notes)  # it is called no FID
+
+
+def test_scenes_get_no_notes(blurred):
+    assert blurred.notes == ()
