@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from t2i_course import data, gan, mismatched_captions, report, runtime
@@ -32,10 +33,17 @@ CONFIG = gan.GanConfig(augment=("translation",))
 class Course:
     """The step as `train --model gan` takes it."""
 
-    def __init__(self, place: Place, text_dim: int, side: int, false: Callable) -> None:
+    def __init__(
+        self,
+        place: Place,
+        text_dim: int,
+        side: int,
+        false: Callable,
+        build: Callable[..., nn.Module] = gan.TextGenerator,
+    ) -> None:
         """Build both networks on the device."""
         torch.manual_seed(0)
-        self.place, self.objective = place, gan.Gan(CONFIG, text_dim, side, false)
+        self.place, self.objective = place, gan.Gan(CONFIG, text_dim, side, false, build)
         for network in self.objective.modules.values():
             network.to(place.device, memory_format=place.memory_format).train()
 

@@ -1,0 +1,94 @@
+"""Time a training step with the style decoder against one with the GAN's generator.
+
+    python benchmarks/style_speed.py            prints the figures
+    python benchmarks/style_speed.py --ledger   writes them to data/results/style_speed.json
+
+Discriminator, losses, batch and false captions are those of `train --model gan`; the style decoder
+is built at its own width and at the width that brings its number of weights nearest to that of the
+GAN's generator. The three alternate, step by step, so that a busy machine slows all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from gan_speed import CONFIG, Course, random_batch, timed
+from torch import nn
+
+from t2i_course import gan, report, runtime
+from t2i_course.processes import find_place
+from t2i_course.style_decoder import StyleGenerator
+
+TEXT = 256  # features of a caption
+
+
+def weights(network: nn.Module) -> int:
+    """Count them."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def main() -> None:
+    """Time the steps in turn; print and write the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=24, help="steps in each form (24)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a step (64)")
+    parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
+    arguments = parser.parse_args()
+    begin, size = time.perf_counter(), arguments.batch_size
+    place = find_place(str(runtime.settings().device), "auto")
+    wanted = weights(gan.TextGenerator(TEXT, CONFIG.noise_dim, 64, CONFIG.width))
+    counts = {w: weights(StyleGenerator(TEXT, CONFIG.noise_dim, 64, w)) for w in range(8, 33, 2)}
+    equal = min(counts, key=lambda width: abs(counts[width] - wanted))
+
+    def false(batch: gan.TrainingBatch) -> torch.Tensor:
+        return torch.randn(CONFIG.false_captions, *batch.text.shape, device=place.device)
+
+    def style(width: int) -> Course:
+        return Course(place, TEXT, 64, false, lambda *sizes: StyleGenerator(*sizes[:3], width))
+
+    forms = {
+        "gan": Course(place, TEXT, 64, false),
+        "style": style(CONFIG.width),
+        "style-equal-weights": style(equal),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for number in range(1, arguments.steps + 3):
+        batch = random_batch(size, 64, TEXT, number, place)
+        for name, form in forms.items():
+            seconds[name].append(timed(lambda form=form, batch=batch: form.step(batch),
+                                       place.device))  # fmt: skip
+    figures = {}
+    for name, form in forms.items():
+        generator = form.objective.modules["generator"]
+        told = f"{generator.name} decoder of width {generator.config['width']}"
+        figures[name] = (
+            f"seconds of a training step of {size} pictures with the {told}, "
+            f"{weights(generator):,} weights",
+            float(np.mean(seconds[name][2:])),
+        )
+    for name in ("style", "style-equal-weights"):
+        figures[f"{name}-ratio"] = (
+            f"step with the {name} decoder over the step with the GAN's generator",
+            figures[name][1] / figures["gan"][1],
+        )
+    for metric, value in figures.values():
+        print(f"{metric}: {value:.3g}")
+    if arguments.ledger:
+        rows = [
+            report.Row(
+                id=f"style-speed-{name}", metric=metric, value=float(f"{value:.3g}"),
+                interval=None, samples=arguments.steps, seeds=(0,), split="none",
+                extractor="none", data="random pictures", hardware=runtime.hardware(),
+                seconds=round(time.perf_counter() - begin, 1),
+                command=f"python benchmarks/style_speed.py --steps {arguments.steps} --ledger",
+            )
+            for name, (metric, value) in figures.items()
+        ]  # fmt: skip
+        print(f"written: {report.add_rows('style_speed.json', rows).name}")
+
+
+if __name__ == "__main__":
+    main()
