@@ -106,8 +106,10 @@ def train(args: argparse.Namespace) -> int:
     if args.init:
         begun = _begin_with(args.init, objective.modules, encoder)
         objective.identity |= {"init": begun}
-    earlier = checkpoints.read_card(args.init).get("trained_on", []) if args.init else []
-    trained_on = shared_pictures.learnt_from(data.find_split(folder, "train"), earlier)
+    earlier = checkpoints.read_card(args.init) if args.init else {}
+    trained_on = shared_pictures.learnt_from(
+        data.find_split(folder, "train"), earlier.get("trained_on", [])
+    )
     weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
     told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
     say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
@@ -143,6 +145,9 @@ def train(args: argparse.Namespace) -> int:
         "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
         "seed": config.seed,
     }  # fmt: skip
+    if earlier:
+        told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
+        card["begun_with"] = {name: earlier[name] for name in told if name in earlier}
     if first_process():
         if (judge := objective.modules.get("discriminator")) is not None:
             training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)

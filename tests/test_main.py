@@ -740,6 +740,10 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     again = [*argv[:-4], "--output", "more", "--device", "cpu", "--init", "few"]
     assert main([*again, "--set", "generator_rate=1e-9", "--set", "discriminator_rate=1e-9"]) == 0
     folder = home / "checkpoints"
+    cards = [json.loads((folder / f"{run}.json").read_text()) for run in ("few", "more")]
+    assert "begun_with" not in cards[0] and cards[1]["steps"] == 2
+    for name in ("command", "steps", "seconds", "hardware", "sha256"):
+        assert cards[1]["begun_with"][name] == cards[0][name]
     for name in ("", "-discriminator"):
         few, more = (load_file(folder / f"{run}{name}.safetensors") for run in ("few", "more"))
         assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
