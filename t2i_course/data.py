@@ -39,6 +39,7 @@ from t2i_course.coco_folder import (
     instances,
     load_split,
 )
+from t2i_course.listed_captions import open_captions
 from t2i_course.packed_cache import (
     PackedCaptions,
     cache_key,
@@ -228,7 +229,7 @@ def pack(
         raise ValueError(f"cannot pack images of {size} pixels: choose a size of 1 or more")
     check_choice(on_bad_image)
     found = find_data(folder, split)
-    read = ShardCaptions if isinstance(found, ShardSplit) else CheckedCaptions
+    read = ShardCaptions if isinstance(found, ShardSplit) else open_captions
     cache = Path(cache or runtime.data_folder() / "cache" / "packed").expanduser().resolve()
     path = cache / cache_key(found, size)
     packed = open_cache(path)
@@ -242,7 +243,7 @@ def pack(
                     write_cache(path, dataset, size, on_bad_image, progress)
                     packed = PackedCaptions(path)
     if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
-        read(found)
+        read(found)  # names what is missing
         raise ValueError(next(iter(packed.problems.values())))
     if packed.problems:
         shown = ", ".join(packed.skipped[:5]) + (", ..." if len(packed.skipped) > 5 else "")

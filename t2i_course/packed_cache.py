@@ -30,9 +30,11 @@ from t2i_course import runtime
 from t2i_course.caption_file import Captions, GroupedCaptions, write_captions
 from t2i_course.coco_folder import CheckedCaptions, Split, list_images
 from t2i_course.growing_array import GrowingArray
+from t2i_course.listed_captions import ListedCaptions
 from t2i_course.shards import ShardCaptions, ShardSplit
 
 VERSION = 2  # a new number makes every cache anew
+CaptionSource = CheckedCaptions | ListedCaptions | ShardCaptions
 JOURNAL_EVERY = 512  # images; so many are decoded again after a kill, at most
 
 
@@ -121,7 +123,7 @@ def explain_failure(cache: Path) -> Iterator[None]:
 
 def write_cache(
     path: Path,
-    dataset: CheckedCaptions | ShardCaptions,
+    dataset: CaptionSource,
     size: int,
     on_bad_image: str,
     progress: bool,
@@ -171,7 +173,7 @@ def write_cache(
 
 def _write_pixels(
     array: GrowingArray,
-    dataset: CheckedCaptions | ShardCaptions,
+    dataset: CaptionSource,
     on_bad_image: str,
     progress: bool,
 ) -> dict[str, str]:
@@ -196,9 +198,7 @@ def _write_pixels(
     return problems
 
 
-def _decode(
-    dataset: CheckedCaptions | ShardCaptions, start: int
-) -> Iterator[np.ndarray | ValueError]:
+def _decode(dataset: CaptionSource, start: int) -> Iterator[np.ndarray | ValueError]:
     """Decode in threads (Pillow releases the interpreter), in order, a few images ahead."""
 
     def read(index: int) -> np.ndarray | ValueError:

@@ -19,8 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import CocoCaptions
 
-from t2i_course import coco_folder as coco_folder_module
-from t2i_course import data
+from t2i_course import data, listed_captions
 
 SIZE = 32
 WORDS = "a red bus and two people wait near the old station in rain".split()
@@ -437,13 +436,13 @@ def journal_position(file: Path) -> int:
 
 def counted_decodes(monkeypatch) -> list[str]:
     """Names of the pictures that are decoded from now on."""
-    names, decode = [], coco_folder_module.decode_picture
+    names, decode = [], listed_captions.decode_picture
 
     def count(file, name):
         names.append(Path(name).name)
         return decode(file, name)
 
-    monkeypatch.setattr(coco_folder_module, "decode_picture", count)
+    monkeypatch.setattr(listed_captions, "decode_picture", count)
     return names
 
 
