@@ -33,7 +33,8 @@ from t2i_course.growing_array import GrowingArray
 from t2i_course.listed_captions import ListedCaptions
 from t2i_course.shards import ShardCaptions, ShardSplit
 
-VERSION = 2  # a new number makes every cache anew
+VERSION = 1  # of the pixels; a new number gives every cache, and so every run, another key
+FORMAT = 2  # of the files; caches of another one are written anew, under the same key
 CaptionSource = CheckedCaptions | ListedCaptions | ShardCaptions
 JOURNAL_EVERY = 512  # images; so many are decoded again after a kill, at most
 
@@ -56,11 +57,13 @@ class PackedCaptions:
 
         Raises:
             FileNotFoundError: there is no such cache.
-            ValueError: it is cut short, or its files do not belong together.
-            KeyError: it was written by another version of the course.
+            ValueError: it is cut short, its files do not belong together, or it was written by
+                another version of the course.
         """
         self.path = Path(path)
         card = json.loads(Path(f"{self.path}.json").read_text(encoding="utf-8"))
+        if card.get("format") != FORMAT:
+            raise ValueError(f"{self.path}.json is of another version: delete it, and pack again")
         self.key, self.size, self.problems = self.path.name, card["size"], card["problems"]
         self.skipped = list(self.problems)
         self.image_ids = np.array(card["image_ids"], dtype=np.int64)  # [N]
@@ -103,7 +106,9 @@ def open_cache(path: Path) -> PackedCaptions | None:
     """Open a cache if it is there and whole."""
     try:
         return PackedCaptions(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
+    except (FileNotFoundError, NotADirectoryError, EOFError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # cut short, or of another version
         return None
 
 
@@ -162,6 +167,7 @@ def write_cache(
         kept = [i for i in range(len(dataset)) if dataset.file_name(i) not in undecodable]
         write_captions(path, (text for index in kept for text in dataset.captions(index)))
         card = {
+            "format": FORMAT,
             "size": size,
             "image_ids": [dataset.ids[index] for index in kept],
             "captions_per_image": [len(dataset.captions(index)) for index in kept],

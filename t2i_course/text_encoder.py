@@ -33,7 +33,7 @@ DEFAULT_ENCODER = "caption-bert"
 POOLINGS = ("mean", "cls")
 BATCH = 256  # captions encoded at once for the cache
 JOURNAL_EVERY = 4 * BATCH  # captions; so many are encoded again after a kill, at most
-COPIED = 8192  # rows of features held in memory at once
+COPIED = 8192  # captions or rows of features held in memory at once
 
 
 @dataclass(frozen=True)
@@ -214,11 +214,15 @@ class TextEncoder(nn.Module):
 
 def count_tokens(encoder: TextEncoder, caption: str) -> int:
     """Number of tokens of a caption before any cut, [CLS] and [SEP] included."""
+    return _count_each(encoder, [caption])[0]
+
+
+def _count_each(encoder: TextEncoder, captions: list[str]) -> list[int]:
     log = logging.getLogger("transformers.tokenization_utils_base")
     level = log.level
     log.setLevel(logging.ERROR)  # the tokenizer warns of length; the callers give an error
     try:
-        return len(encoder.tokenizer(caption)["input_ids"])
+        return [len(tokens) for tokens in encoder.tokenizer(captions)["input_ids"]]
     finally:
         log.setLevel(level)
 
@@ -388,11 +392,15 @@ def embed_captions(
 
 
 def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
-    """Count the captions that are longer than the encoder takes; warn once if there are any."""
-    cut = sum(count_tokens(encoder, caption) > encoder.max_tokens for caption in set(captions))
+    """Count different captions that are longer than the encoder takes; warn if there are any."""
+    cut = set()
+    for start in range(0, len(captions), COPIED):
+        texts = list(captions[start : start + COPIED])
+        counts = zip(texts, _count_each(encoder, texts), strict=True)
+        cut.update(text for text, count in counts if count > encoder.max_tokens)
     if cut:
         warnings.warn(
-            f"{cut} captions are longer than {encoder.max_tokens} tokens and are cut there",
+            f"{len(cut)} captions are longer than {encoder.max_tokens} tokens and are cut there",
             stacklevel=2,
         )
-    return cut
+    return len(cut)

@@ -506,7 +506,10 @@ def test_cache_of_an_older_form_is_made_anew(coco_folder, packed, tmp_path):
     Path(f"{path}.json").write_text(json.dumps(card))
     for name in ("captions.npy", "offsets.npy"):
         Path(f"{path}.{name}").unlink()
+    with pytest.raises(ValueError, match="of another version"):
+        data.PackedCaptions(path)
     again = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
+    assert again.path == path  # runs and features that name it are still good
     assert np.array_equal(again.images, pixels)
     assert again.captions == card["captions"]
 
