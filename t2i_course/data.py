@@ -47,7 +47,7 @@ from t2i_course.packed_cache import (
     open_cache,
     write_cache,
 )
-from t2i_course.shards import ShardCaptions, ShardSplit, find_shards
+from t2i_course.shards import ShardCaptions, ShardSplit, find_data
 
 __all__ = [
     "SPLIT_NAMES",
@@ -84,19 +84,6 @@ def resolve_data(name_or_path: str | os.PathLike[str]) -> Path:
     if name_or_path == "scenes":
         return scenes.make_scenes()
     return find_data(name_or_path, "train").folder
-
-
-def find_data(folder: str | os.PathLike[str], split: str) -> Split | ShardSplit:
-    """Find a split in a folder of either layout: COCO's, or shards (`t2i_course.shards`).
-
-    Args:
-        folder: the data set.
-        split: "train" or "val".
-
-    Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `find_split`.
-    """
-    return find_shards(folder, split) or find_split(folder, split)
 
 
 # From a photo to a tensor

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from t2i_course import scenes
 from t2i_course.captions import Facts
 from t2i_course.coco_folder import read_captions_file
-from t2i_course.data import PackedCaptions, find_data, pack, resolve_data
-from t2i_course.shards import ShardSplit
+from t2i_course.data import PackedCaptions, pack, resolve_data
+from t2i_course.shards import ShardSplit, find_data
 
 SPLITS = {"val": None, "val_seen": False, "val_unseen": True}  # for `scenes.sample_scene`
 OTHER_SEED = 1  # of the real pictures that are not of the split

@@ -16,6 +16,7 @@ with after a kill. For that one wants to know where each picture lies.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -30,8 +31,10 @@ from typing import Any, BinaryIO
 from t2i_course.coco_folder import (
     SKIP_HINT,
     SPLIT_NAMES,
+    Split,
     check_choice,
     decode_picture,
+    find_split,
     held_out_ids,
 )
 
@@ -56,10 +59,34 @@ class ShardSplit:
     role: str
     divided: bool
 
+    @property
+    def name(self) -> str:
+        """What the folder of the tar files is called, such as "val"."""
+        return self.image_folder.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the shards' names and lengths, which tells the data from others."""
+        known = [[name, size] for name, size, _ in self.listing()]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
     def listing(self) -> list[tuple[str, int, int]]:
         """Return (name, bytes, time of change) of the shards, sorted by name."""
         status = [(file.name, file.stat()) for file in _tar_files(self.image_folder)]
         return [(name, found.st_size, found.st_mtime_ns) for name, found in status]
+
+
+def find_data(folder: str | os.PathLike[str], split: str) -> Split | ShardSplit:
+    """Find a split in a folder of either layout: COCO's, or shards.
+
+    Args:
+        folder: the data set.
+        split: "train" or "val".
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: see `coco_folder.find_split`.
+    """
+    return find_shards(folder, split) or find_split(folder, split)
 
 
 def find_shards(folder: str | os.PathLike[str], split: str) -> ShardSplit | None:

@@ -161,6 +161,17 @@ def test_second_call_reads_no_shard_and_changed_shards_are_packed_anew(folder, t
     assert len(pack(folder, tmp_path)) == len(changed) + 1
 
 
+def test_data_are_told_by_the_shards_names_and_lengths(folder):
+    train, val = (shards.find_data(folder, split) for split in ("train", "val"))
+    assert (train.name, val.name) == ("train", "val")
+    before = train.digest
+    assert before != val.digest
+    os.utime(folder / "train" / "00000.tar", ns=(1, 1))
+    assert train.digest == before
+    write_shard(folder / "train" / "00009.tar", sample(78))
+    assert train.digest != before
+
+
 def broken(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
