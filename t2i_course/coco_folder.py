@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from pycocotools.coco import COCO
@@ -85,7 +85,8 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
     if only is None:
         raise FileNotFoundError(
             f"{folder} is not in COCO's layout: it needs a folder of pictures such as val2017/ "
-            "and, for it, annotations/captions_val2017.json (train2017, train, val will do as well)"
+            "and, for it, annotations/captions_val2017.json (train2017, train, val will do as "
+            "well). The other layout is tar files of samples, such as train/00000.tar."
         )
     return replace(only, role=split, image_ids=_divide(only.captions_file, split))
 
@@ -97,6 +98,11 @@ def _whole_split(folder: Path, role: str) -> Split | None:
         captions = folder / "annotations" / f"captions_{name}.json"
         if captions.is_file():
             return Split(folder, name, folder / name, captions, None, role)
+    if any(next((folder / name).glob("*.tar"), None) for name in with_pictures):
+        raise FileNotFoundError(
+            f"{folder / with_pictures[0]} holds shards, not pictures: the commands train, evaluate "
+            "and judge, and `data.pack`, read them; this needs COCO's layout"
+        )
     if with_pictures:
         raise FileNotFoundError(
             f"{folder / with_pictures[0]} has no captions: annotations/captions_{with_pictures[0]}"
@@ -107,11 +113,28 @@ def _whole_split(folder: Path, role: str) -> Split | None:
 
 def _divide(captions_file: Path, split: str) -> tuple[int, ...]:
     image_ids = [image["id"] for image in read_captions_file(captions_file)["images"]]
+    return held_out_ids(image_ids, split, f"{captions_file} lists one image")
+
+
+def held_out_ids(image_ids: list[int], split: str, too_few: str) -> tuple[int, ...]:
+    """Divide images: the tenth whose ids have the smallest SHA-256 is val, the others train.
+
+    Args:
+        image_ids: of all images.
+        split: "train" or "val".
+        too_few: what the error says of a single image.
+
+    Returns:
+        The ids of the split, in rising order.
+
+    Raises:
+        ValueError: there are fewer than two images.
+    """
     if len(image_ids) < 2:
-        raise ValueError(f"{captions_file} lists one image: train and val need one each. Add more.")
-    image_ids.sort(key=lambda image_id: hashlib.sha256(str(image_id).encode()).digest())
-    held_out = max(1, round(len(image_ids) / 10))
-    return tuple(sorted(image_ids[:held_out] if split == "val" else image_ids[held_out:]))
+        raise ValueError(f"{too_few}: train and val need one each. Add more.")
+    ranked = sorted(image_ids, key=lambda number: hashlib.sha256(str(number).encode()).digest())
+    count = max(1, round(len(ranked) / 10))
+    return tuple(sorted(ranked[:count] if split == "val" else ranked[count:]))
 
 
 class CheckedCaptions(CocoCaptions):
@@ -142,18 +165,35 @@ class CheckedCaptions(CocoCaptions):
 
     def _load_image(self, id: int) -> Image.Image:  # torchvision's leaves a bad file open
         path = Path(self.root, self.coco.imgs[id]["file_name"])
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"{path} cannot be read ({error}): it is cut short or damaged. Copy it again, "
-                f"or {SKIP_HINT}."
-            ) from error
+        return decode_picture(path, str(path))
+
+    def captions(self, index: int) -> list[str]:
+        """Return an image's captions."""
+        return [entry["caption"] for entry in self.coco.imgToAnns[self.ids[index]]]
 
     def file_name(self, index: int) -> str:
         """Return the name of an image's file, as the annotations write it."""
         return self.coco.imgs[self.ids[index]]["file_name"]
+
+
+def decode_picture(file: Path | BinaryIO, name: str) -> Image.Image:
+    """Read a picture as RGB.
+
+    Args:
+        file: its path, or the file itself.
+        name: what the error calls it.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{name} cannot be read ({error}): it is cut short or damaged. Copy it again, "
+            f"or {SKIP_HINT}."
+        ) from error
 
 
 def load_split(

@@ -1,6 +1,7 @@
 """Captions and pictures as a network wants them: transforms, collate, packed cache, batches.
 
-A data set is a folder in COCO's layout (`t2i_course.coco_folder`). `load_split` opens it through
+A data set is a folder in COCO's layout (`t2i_course.coco_folder`), or of tar files
+(`t2i_course.shards`). `load_split` opens the first kind through
 `torchvision.datasets.CocoCaptions`; `pack` decodes each picture once, into one memory-mapped array
 of bytes, and `CaptionBatches` draws the training batches from there without decoding anything.
 
@@ -38,6 +39,7 @@ from t2i_course.coco_folder import (
     instances,
     load_split,
 )
+from t2i_course.listed_captions import open_captions
 from t2i_course.packed_cache import (
     PackedCaptions,
     cache_key,
@@ -45,6 +47,7 @@ from t2i_course.packed_cache import (
     open_cache,
     write_cache,
 )
+from t2i_course.shards import ShardCaptions, ShardSplit, find_data
 
 __all__ = [
     "SPLIT_NAMES",
@@ -55,6 +58,7 @@ __all__ = [
     "PackedCaptions",
     "Split",
     "caption_statistics",
+    "find_data",
     "find_split",
     "image_transform",
     "instances",
@@ -74,12 +78,12 @@ def resolve_data(name_or_path: str | os.PathLike[str]) -> Path:
         name_or_path: "scenes" for the embedded data set (drawn on first use), or a folder's path.
 
     Raises:
-        FileNotFoundError: no such folder, or it is not in COCO's layout.
+        FileNotFoundError: no such folder, or it is not in COCO's layout and holds no shards.
         NotADirectoryError: the path is a file.
     """
     if name_or_path == "scenes":
         return scenes.make_scenes()
-    return find_split(name_or_path, "train").folder
+    return find_data(name_or_path, "train").folder
 
 
 # From a photo to a tensor
@@ -192,9 +196,10 @@ def pack(
 
     The cache is keyed by the annotation file's content, the folder's path, the names, sizes and
     times of its pictures, the split and the size. One process writes while others wait for it.
+    After a kill or Ctrl-C, the same call goes on with what was decoded.
 
     Args:
-        folder: a data set in COCO's layout.
+        folder: a data set in COCO's layout, or of shards.
         split: "train" or "val".
         size: side of the packed images, pixels.
         cache: where the files go; `data/cache/packed` by default.
@@ -203,19 +208,20 @@ def pack(
         progress: show a progress bar.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `load_split`; ValueError also for a
-            picture that cannot be decoded.
+        FileNotFoundError, NotADirectoryError, ValueError: see `load_split` and `ShardCaptions`;
+            ValueError also for a picture that cannot be decoded.
         OSError: the cache cannot be written (the disk is full).
     """
     if size < 1:
         raise ValueError(f"cannot pack images of {size} pixels: choose a size of 1 or more")
     check_choice(on_bad_image)
-    found = find_split(folder, split)
+    found = find_data(folder, split)
+    read = ShardCaptions if isinstance(found, ShardSplit) else open_captions
     cache = Path(cache or runtime.data_folder() / "cache" / "packed").expanduser().resolve()
     path = cache / cache_key(found, size)
     packed = open_cache(path)
     if packed is None:
-        dataset = CheckedCaptions(found, _byte_transform(size), on_bad_image)
+        dataset = read(found, _byte_transform(size), on_bad_image)
         with explain_failure(cache):
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
@@ -224,7 +230,7 @@ def pack(
                     write_cache(path, dataset, size, on_bad_image, progress)
                     packed = PackedCaptions(path)
     if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
-        CheckedCaptions(found)
+        read(found)  # names what is missing
         raise ValueError(next(iter(packed.problems.values())))
     if packed.problems:
         shown = ", ".join(packed.skipped[:5]) + (", ..." if len(packed.skipped) > 5 else "")

@@ -17,8 +17,9 @@ from tqdm.auto import tqdm
 
 from t2i_course import scenes
 from t2i_course.captions import Facts
-from t2i_course.coco_folder import find_split, read_captions_file
+from t2i_course.coco_folder import read_captions_file
 from t2i_course.data import PackedCaptions, pack, resolve_data
+from t2i_course.shards import ShardSplit, find_data
 
 SPLITS = {"val": None, "val_seen": False, "val_unseen": True}  # for `scenes.sample_scene`
 OTHER_SEED = 1  # of the real pictures that are not of the split
@@ -67,7 +68,7 @@ def open_held_out(
     """Open a data set's held-out part.
 
     Args:
-        data: "scenes", or a folder in COCO's layout.
+        data: "scenes", or a folder in COCO's layout or of shards.
         split: one of `SPLITS`; photos have "val" only.
         size: side of the pictures, pixels; scenes are judged at 64 only.
         on_bad_image: "raise" or "skip", see `data.pack`.
@@ -80,8 +81,10 @@ def open_held_out(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     folder = resolve_data(data)
-    document = read_captions_file(find_split(folder, "val").captions_file)
-    drawn = all("facts" in annotation for annotation in document["annotations"])
+    found, drawn = find_data(folder, "val"), False
+    if not isinstance(found, ShardSplit):
+        document = read_captions_file(found.captions_file)
+        drawn = all("facts" in annotation for annotation in document["annotations"])
     if not drawn and split != "val":
         raise ValueError(f"{folder} has no split {split}, only scenes have: choose val")
     if drawn and size != scenes.SIDE:

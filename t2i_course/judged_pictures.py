@@ -147,7 +147,9 @@ def draw_pictures(
     with torch.no_grad(), tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(features), BATCH)):
             part = features[start : start + BATCH]
-            text = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))  # [B, D]
+            text = (
+                part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, np.float32))
+            )
             # Always as many: torch's numbers depend on how many are drawn at once.
             noise = torch.randn(BATCH, width, generator=source)[: len(text)]  # [B, Z]
             if number % processes != rank:

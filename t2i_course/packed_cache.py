@@ -1,8 +1,10 @@
 """The packed cache: a split's decoded pictures in one memory-mapped array on disk.
 
-Two files with one name: NAME.npy holds the bytes, [N, 3, S, S]; NAME.json the image ids, the
-captions and what was left out. The array is written in one stream under a temporary name, and the
-JSON file last: where it stands, the cache is whole. `t2i_course.data.pack` is the way in.
+Files with one name: NAME.npy holds the bytes, [N, 3, S, S]; NAME.captions.npy and NAME.offsets.npy
+hold the captions (`t2i_course.caption_file`); NAME.json the image ids and what was left out. The
+array is written in one stream to a part file, with which a later run goes on after a kill or
+Ctrl-C. The JSON file comes last: where it stands, the cache is whole. `t2i_course.data.pack` is the
+way in.
 """
 
 from __future__ import annotations
@@ -17,17 +19,24 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
+from t2i_course.caption_file import Captions, GroupedCaptions, write_captions
 from t2i_course.coco_folder import CheckedCaptions, Split, list_images
+from t2i_course.growing_array import GrowingArray
+from t2i_course.listed_captions import ListedCaptions
+from t2i_course.shards import ShardCaptions, ShardSplit
 
-VERSION = 1  # a new number makes every cache anew
+VERSION = 1  # of the pixels; a new number gives every cache, and so every run, another key
+FORMAT = 2  # of the files; caches of another one are written anew, under the same key
+CaptionSource = CheckedCaptions | ListedCaptions | ShardCaptions
+JOURNAL_EVERY = 512  # images; so many are decoded again after a kill, at most
 
 
 class PackedCaptions:
@@ -36,30 +45,35 @@ class PackedCaptions:
     Attributes:
         images: [N, 3, S, S], uint8, read-only, on disk.
         image_ids: [N], int64, as the annotations number them, rising.
-        captions: for each image, its captions.
-        all_captions: all captions in one list, image after image.
+        captions: for each image, its captions; a lazy sequence of lists, on disk.
+        all_captions: all captions, image after image; a lazy sequence of strings, on disk.
         caption_starts: [N + 1], int64; image i has all_captions[starts[i] : starts[i + 1]].
         skipped: file names of the images left out; `problems` says what is wrong with each.
         key: the cache's name. size: S, in pixels.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open `path` + ".npy" and ".json", written by `pack`.
+        """Open `path` + ".npy", ".json" and the captions beside them, written by `pack`.
 
         Raises:
             FileNotFoundError: there is no such cache.
-            ValueError: it is cut short, or its two files do not belong together.
+            ValueError: it is cut short, its files do not belong together, or it was written by
+                another version of the course.
         """
         self.path = Path(path)
         card = json.loads(Path(f"{self.path}.json").read_text(encoding="utf-8"))
+        if card.get("format") != FORMAT:
+            raise ValueError(f"{self.path}.json is of another version: delete it, and pack again")
         self.key, self.size, self.problems = self.path.name, card["size"], card["problems"]
         self.skipped = list(self.problems)
         self.image_ids = np.array(card["image_ids"], dtype=np.int64)  # [N]
-        self.captions: list[list[str]] = card["captions"]
-        self.all_captions = [caption for group in self.captions for caption in group]
-        self.caption_starts = np.cumsum([0, *map(len, self.captions)])  # [N + 1]
+        self.all_captions = Captions(self.path)
+        self.caption_starts = np.cumsum([0, *card["captions_per_image"]])  # [N + 1]
+        self.captions = GroupedCaptions(self.all_captions, self.caption_starts)
         self.images = np.load(f"{self.path}.npy", mmap_mode="r")  # [N, 3, S, S]
-        if self.images.shape != (len(self.captions), 3, self.size, self.size):
+        fits = len(self.image_ids) == len(self.captions)
+        fits = fits and len(self.all_captions) == self.caption_starts[-1]
+        if not fits or self.images.shape != (len(self.captions), 3, self.size, self.size):
             raise ValueError(f"{self.path}.npy does not fit {self.path.name}.json: delete both")
 
     def __len__(self) -> int:
@@ -75,12 +89,15 @@ class PackedCaptions:
         return PackedCaptions, (self.path,)
 
 
-def cache_key(split: Split, size: int) -> str:
+def cache_key(split: Split | ShardSplit, size: int) -> str:
     """Name the cache by all that it depends on, so that changed data gets another one."""
-    with open(split.captions_file, "rb") as file:
-        annotations = hashlib.file_digest(file, "sha256").hexdigest()
-    pictures = sorted(list_images(split.image_folder).items())
-    identity = [VERSION, str(split.image_folder), split.image_ids, annotations, pictures]
+    if isinstance(split, ShardSplit):
+        identity = [VERSION, "shards", str(split.image_folder), split.divided, split.listing()]
+    else:
+        with open(split.captions_file, "rb") as file:
+            annotations = hashlib.file_digest(file, "sha256").hexdigest()
+        pictures = sorted(list_images(split.image_folder).items())
+        identity = [VERSION, str(split.image_folder), split.image_ids, annotations, pictures]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return f"{split.role}-{size}px-{digest[:20]}"
 
@@ -89,7 +106,9 @@ def open_cache(path: Path) -> PackedCaptions | None:
     """Open a cache if it is there and whole."""
     try:
         return PackedCaptions(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
+    except (FileNotFoundError, NotADirectoryError, EOFError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # cut short, or of another version
         return None
 
 
@@ -108,9 +127,13 @@ def explain_failure(cache: Path) -> Iterator[None]:
 
 
 def write_cache(
-    path: Path, dataset: CheckedCaptions, size: int, on_bad_image: str, progress: bool
+    path: Path,
+    dataset: CaptionSource,
+    size: int,
+    on_bad_image: str,
+    progress: bool,
 ) -> None:
-    """Write the array, then the JSON file whose presence says that the array is whole.
+    """Write the array, or the rest of it, then the captions, then the JSON file: all is whole.
 
     Args:
         path: the cache's name without a suffix; the caller holds its lock.
@@ -123,48 +146,65 @@ def write_cache(
         ValueError: a picture cannot be decoded, or none can.
         OSError: the disk is full.
     """
-    for leftover in path.parent.glob(f".{path.name}.partial-*"):
+    for leftover in path.parent.glob(f".{path.name}.*partial-*"):
         leftover.unlink()  # of a killed process: whoever holds the lock is the only writer
-    needed = len(dataset) * (3 * size * size + 1000)  # bytes; 1,000 for the captions of an image
-    if needed > shutil.disk_usage(path.parent).free:
-        raise OSError(errno.ENOSPC, f"it needs {needed / 1e9:.3f} GB, more than the disk has left")
-    problems = dict(dataset.skipped)
-    card: dict[str, Any] = {"size": size, "image_ids": [], "captions": [], "problems": problems}
-    bar = tqdm(total=len(dataset), unit="image", disable=not progress, desc=f"packing at {size} px")
+    ids = hashlib.sha256(np.array(dataset.ids, dtype=np.int64).tobytes()).hexdigest()
+    identity = {"key": path.name, "ids": ids, "pillow": PIL.__version__}
+    file, shape = Path(f"{path}.npy"), (3, size, size)
     with (
         runtime.atomic_file(f"{path}.json") as card_file,  # the last to get its name
-        runtime.atomic_file(f"{path}.npy") as array_file,
-        bar,
-        contextlib.closing(_decode(dataset)) as decoded,
+        GrowingArray(file, shape, np.uint8, len(dataset), identity, JOURNAL_EVERY) as array,
     ):
-        with open(array_file, "wb") as file:
-            _write_header(file, len(dataset), size)
-            for index, pixels in enumerate(decoded):
-                bar.update()
-                if isinstance(pixels, ValueError):
-                    if on_bad_image == "raise":
-                        raise pixels
-                    problems[dataset.file_name(index)] = str(pixels)
-                    continue
-                file.write(pixels.data)
-                image_id = dataset.ids[index]
-                card["image_ids"].append(image_id)
-                card["captions"].append([a["caption"] for a in dataset.coco.imgToAnns[image_id]])
-            if not card["image_ids"]:
-                raise ValueError(next(iter(problems.values())))
-            file.seek(0)
-            _write_header(file, len(card["image_ids"]), size)
+        # 1,000 bytes for the captions of an image
+        needed = len(dataset) * (3 * size * size + 1000) - array.rows * 3 * size * size
+        if needed > shutil.disk_usage(path.parent).free:
+            raise OSError(
+                errno.ENOSPC, f"it needs {needed / 1e9:.3f} GB, more than the disk has left"
+            )
+        undecodable = _write_pixels(array, dataset, on_bad_image, progress)
+        if not array.rows:
+            raise ValueError(next(iter((dataset.skipped | undecodable).values())))
+        kept = [i for i in range(len(dataset)) if dataset.file_name(i) not in undecodable]
+        write_captions(path, (text for index in kept for text in dataset.captions(index)))
+        card = {
+            "format": FORMAT,
+            "size": size,
+            "image_ids": [dataset.ids[index] for index in kept],
+            "captions_per_image": [len(dataset.captions(index)) for index in kept],
+            "problems": dataset.skipped | undecodable,
+        }
         card_file.write_text(json.dumps(card), encoding="utf-8")
+        array.finish()
 
 
-def _write_header(file: Any, number: int, size: int) -> None:
-    """Write NumPy's header; it is as long for any number, so that it can be written again."""
-    shape = (number, 3, size, size)
-    header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+def _write_pixels(
+    array: GrowingArray,
+    dataset: CaptionSource,
+    on_bad_image: str,
+    progress: bool,
+) -> dict[str, str]:
+    """Append what the array lacks yet; return {file name: what is wrong} of pictures left out."""
+    problems, start = dict(array.state), array.position
+    if problems and on_bad_image == "raise":  # a run with "skip" had begun
+        raise ValueError(next(iter(problems.values())))
+    words, total = f"packing at {array.row_shape[-1]} px", len(dataset)
+    with (
+        tqdm(total=total, initial=start, unit="image", disable=not progress, desc=words) as bar,
+        contextlib.closing(_decode(dataset, start)) as decoded,
+    ):
+        for index, pixels in enumerate(decoded, start):
+            bar.update()
+            if not isinstance(pixels, ValueError):
+                array.append(pixels)
+            elif on_bad_image == "raise":
+                raise pixels
+            else:
+                problems[dataset.file_name(index)] = str(pixels)
+            array.mark(index + 1, problems)
+    return problems
 
 
-def _decode(dataset: CheckedCaptions) -> Iterator[np.ndarray | ValueError]:
+def _decode(dataset: CaptionSource, start: int) -> Iterator[np.ndarray | ValueError]:
     """Decode in threads (Pillow releases the interpreter), in order, a few images ahead."""
 
     def read(index: int) -> np.ndarray | ValueError:
@@ -173,11 +213,12 @@ def _decode(dataset: CheckedCaptions) -> Iterator[np.ndarray | ValueError]:
         except ValueError as error:
             return error
 
-    workers = min(16, os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = cores or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque = deque()
         try:
-            for index in range(len(dataset)):
+            for index in range(start, len(dataset)):
                 ahead.append(pool.submit(read, index))
                 if len(ahead) > 4 * workers:
                     yield ahead.popleft().result()

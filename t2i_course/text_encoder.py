@@ -7,10 +7,12 @@ name on the hub or its folder, `bert-base-uncased` for one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +27,13 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel
 
 from t2i_course import runtime
+from t2i_course.growing_array import GrowingArray, write_header
 
 DEFAULT_ENCODER = "caption-bert"
 POOLINGS = ("mean", "cls")
+BATCH = 256  # captions encoded at once for the cache
+JOURNAL_EVERY = 4 * BATCH  # captions; so many are encoded again after a kill, at most
+COPIED = 8192  # captions or rows of features held in memory at once
 
 
 @dataclass(frozen=True)
@@ -208,11 +214,15 @@ class TextEncoder(nn.Module):
 
 def count_tokens(encoder: TextEncoder, caption: str) -> int:
     """Number of tokens of a caption before any cut, [CLS] and [SEP] included."""
+    return _count_each(encoder, [caption])[0]
+
+
+def _count_each(encoder: TextEncoder, captions: list[str]) -> list[int]:
     log = logging.getLogger("transformers.tokenization_utils_base")
     level = log.level
     log.setLevel(logging.ERROR)  # the tokenizer warns of length; the callers give an error
     try:
-        return len(encoder.tokenizer(caption)["input_ids"])
+        return [len(tokens) for tokens in encoder.tokenizer(captions)["input_ids"]]
     finally:
         log.setLevel(level)
 
@@ -227,18 +237,90 @@ def unknown_words(encoder: TextEncoder, caption: str) -> list[str]:
     return words
 
 
-def _encode_all(encoder: TextEncoder, captions: Sequence[str], progress: bool) -> np.ndarray:
-    """Sentence features float32 [N, D]; captions of like length share a batch, to save padding."""
-    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
-    features = np.empty((len(captions), encoder.width), dtype=np.float32)
-    with tqdm(total=len(order), desc="encoding captions", disable=not progress) as bar:
-        for start in range(0, len(order), 256):
-            rows = order[start : start + 256]
-            with torch.inference_mode():
-                batch = encoder([captions[i] for i in rows]).sentence
-            features[rows] = batch.float().cpu().numpy()
-            bar.update(len(rows))
-    return features
+def _write_features(
+    path: Path,
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    different: tuple[np.ndarray, np.ndarray, np.ndarray],
+    dtype: str,
+    progress: bool,
+) -> None:
+    """Write features [N, D]: each different caption is encoded once, then all are put in order.
+
+    Captions of like length share a batch, to save padding. What is encoded goes to a part file, so
+    that a killed run is gone on with; the rows of the captions are read from there.
+
+    Args:
+        path: of the file.
+        encoder: a frozen encoder.
+        captions: N captions.
+        different: rows [M] of the different ones, their lengths [M], and which is each one's [N].
+        dtype: of the file.
+        progress: show a bar.
+    """
+    rows, lengths, which = different
+    order = np.argsort(lengths, kind="stable")  # [M]
+    place = np.argsort(order)[which]  # [N], where each caption's features are in the part file
+    row_bytes = encoder.width * np.dtype(dtype).itemsize
+    parts = path.with_name(f"{path.stem}-different.npy")
+    identity, shape = {"key": path.name, "torch": torch.__version__}, (encoder.width,)
+    with GrowingArray(parts, shape, dtype, len(rows), identity, JOURNAL_EVERY) as part:
+        needed = (len(rows) - part.rows + len(captions)) * row_bytes
+        if needed > shutil.disk_usage(path.parent).free:
+            raise OSError(
+                errno.ENOSPC,
+                f"the features of {len(captions):,} captions need {needed / 1e9:.3f} GB, more than "
+                "the disk has left: free some space, or choose another place with T2I_HOME",
+                str(path),
+            )
+        bar = tqdm(
+            total=len(rows), initial=part.rows, desc="encoding captions", disable=not progress
+        )
+        with bar:
+            for start in range(part.rows, len(rows), BATCH):
+                texts = [captions[row] for row in rows[order[start : start + BATCH]].tolist()]
+                with torch.inference_mode():
+                    batch = encoder(texts).sentence.float().cpu().numpy()  # [B, D]
+                part.append(_as_dtype(batch, dtype))
+                part.mark(part.rows, now=part.rows == len(rows))
+                bar.update(len(texts))
+        with runtime.atomic_file(path) as unfinished, open(unfinished, "wb") as file:
+            write_header(file, (len(captions), encoder.width), dtype)
+            for start in range(0, len(captions), COPIED):
+                file.write(part.read(place[start : start + COPIED]).data)
+
+
+def _as_dtype(features: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 features; ValueError if one is too large for half precision."""
+    with np.errstate(over="ignore"):
+        rounded = features.astype(dtype)
+    if np.isfinite(features).all() and not np.isfinite(rounded).all():
+        raise ValueError("the encoder gives features above 65,504: keep them as float32")
+    return rounded
+
+
+def _different(captions: Sequence[str]) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """Find repeated captions without holding the texts.
+
+    Returns:
+        A name of all the captions; rows [M] of the different ones, rising; the lengths of those
+        [M], in letters; for each caption [N], which of the different ones it is.
+
+    Raises:
+        ValueError: a caption is empty.
+    """
+    name, count = hashlib.sha256(), len(captions)
+    digests, lengths = np.empty((count, 2), np.uint64), np.empty(count, np.int64)
+    for row, caption in enumerate(captions):
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"caption {row} is empty ({caption!r}): leave it out or word it")
+        text = caption.encode()
+        name.update(b"\0" + text if row else text)
+        digests[row] = np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), np.uint64)
+        lengths[row] = len(caption)
+    _, first, which = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    rows = np.sort(first)  # in the order in which they are met
+    return name.hexdigest()[:16], rows, lengths[rows], np.searchsorted(rows, first)[which.ravel()]
 
 
 def load_trained_encoder(
@@ -270,48 +352,55 @@ def embed_captions(
     captions: Sequence[str],
     cache: Path | str | None = None,
     progress: bool = True,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Encode each different caption once, and keep the features for the next run.
 
-    The cache is keyed by the encoder (weights, vocabulary, pooling) and the captions. Processes
-    that ask at the same time wait for the first.
+    The cache is keyed by the encoder (weights, vocabulary, pooling), the captions and the dtype.
+    Processes that ask at the same time wait for the first. After a kill or Ctrl-C, the same call
+    goes on with what was encoded. The features are never in memory all at once.
 
     Args:
         encoder: a frozen encoder.
         captions: N captions, repeated ones welcome.
         cache: folder of the cache; by default `cache/embeddings` in the data folder.
         progress: show a bar.
+        dtype: "float32", or "float16": half the disk, rounded to 11 bits.
 
     Returns:
-        Memory-mapped float32 [N, D], rows in the captions' order.
+        Memory-mapped [N, D] of that dtype, rows in the captions' order.
 
     Raises:
-        ValueError: the encoder is not frozen, or a caption is empty.
+        ValueError: the encoder is not frozen, a caption is empty, or the dtype is another one.
+        OSError: the disk is full.
     """
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"unknown dtype {dtype!r}: choose float32 or float16")
     if not encoder.frozen:
         raise ValueError(
             "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
         )
     folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
-    texts = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
-    path = folder / f"{encoder.fingerprint}-{texts}.npy"
+    texts, *different = _different(captions)
+    kind = "" if dtype == "float32" else f"-{dtype}"
+    path = folder / f"{encoder.fingerprint}-{texts}{kind}.npy"
     with filelock.FileLock(f"{path}.lock"):
         if not path.is_file():
-            different = list(dict.fromkeys(captions))
-            features = _encode_all(encoder, different, progress)
-            row = {caption: i for i, caption in enumerate(different)}
-            with runtime.atomic_file(path) as unfinished, open(unfinished, "wb") as file:
-                np.save(file, features[[row[caption] for caption in captions]])
+            _write_features(path, encoder, captions, different, dtype, progress)
     return np.load(path, mmap_mode="r")
 
 
 def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
-    """Count the captions that are longer than the encoder takes; warn once if there are any."""
-    cut = sum(count_tokens(encoder, caption) > encoder.max_tokens for caption in set(captions))
+    """Count different captions that are longer than the encoder takes; warn if there are any."""
+    cut = set()
+    for start in range(0, len(captions), COPIED):
+        texts = list(captions[start : start + COPIED])
+        counts = zip(texts, _count_each(encoder, texts), strict=True)
+        cut.update(text for text, count in counts if count > encoder.max_tokens)
     if cut:
         warnings.warn(
-            f"{cut} captions are longer than {encoder.max_tokens} tokens and are cut there",
+            f"{len(cut)} captions are longer than {encoder.max_tokens} tokens and are cut there",
             stacklevel=2,
         )
-    return cut
+    return len(cut)

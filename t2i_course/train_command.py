@@ -92,7 +92,8 @@ def train(args: argparse.Namespace) -> int:
         captions = packed[split].all_captions
         if current.data != "scenes":
             text_encoder.warn_if_cut(encoder, captions)
-        text[split] = text_encoder.embed_captions(encoder, captions, progress=bars)
+        dtype = "float32" if current.data == "scenes" else "float16"
+        text[split] = text_encoder.embed_captions(encoder, captions, progress=bars, dtype=dtype)
     runtime.seed_everything(config.seed)
     if adversarial:
         false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import CocoCaptions
 
-from t2i_course import data
+from t2i_course import data, listed_captions
 
 SIZE = 32
 WORDS = "a red bus and two people wait near the old station in rain".split()
@@ -107,6 +107,11 @@ def packed(coco_folder: Path, tmp_path: Path) -> data.PackedCaptions:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def files_of(key: str) -> list[str]:
+    """All that a whole cache consists of."""
+    return [f"{key}.{name}" for name in ("captions.npy", "json", "npy", "offsets.npy")]
 
 
 def cache_files(cache: Path) -> list[str]:
@@ -320,7 +325,7 @@ def test_changed_data_split_or_size_gets_another_cache(coco_folder, packed, tmp_
 def test_cut_cache_is_made_again(coco_folder, packed, tmp_path):
     pixels = np.array(packed.images)
     file = tmp_path / "cache" / f"{packed.key}.npy"
-    del packed.images  # Windows holds a mapped file
+    del packed.images, packed.captions, packed.all_captions  # Windows holds a mapped file
     file.write_bytes(file.read_bytes()[:-1])
     again = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
     assert np.array_equal(again.images, pixels)
@@ -352,7 +357,7 @@ def test_two_processes_at_once_make_one_cache(tmp_path):
     first, second = results.get(timeout=60), results.get(timeout=60)
     other.join()
     assert first == second  # the inode, too: the second one did not write its own
-    assert cache_files(tmp_path / "cache") == [f"{first[0]}.json", f"{first[0]}.npy"]
+    assert cache_files(tmp_path / "cache") == files_of(first[0])
     packed = data.pack(folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
     assert packed.images.tobytes() == first[2]
 
@@ -383,7 +388,149 @@ def test_killed_process_leaves_nothing_that_passes_for_whole(tmp_path):
     packed = data.pack(folder, "train", 64, cache, progress=False)
     assert len(packed) == 24
     assert np.array_equal(packed.images[0], packed.images[23])
-    assert cache_files(cache) == [f"{packed.key}.json", f"{packed.key}.npy"]
+    assert cache_files(cache) == files_of(packed.key)
+
+
+LARGE = 24  # pictures, so large that packing them takes a second
+PACK_SLOWLY = """
+import sys
+from t2i_course import data, packed_cache
+packed_cache.JOURNAL_EVERY = 4
+data.pack(sys.argv[1], "train", 64, sys.argv[2], on_bad_image=sys.argv[3])
+"""
+
+
+@pytest.fixture
+def large_folder(tmp_path: Path) -> Path:
+    """Large JPEGs, each another one; the third cannot be decoded."""
+    folder = tmp_path / "coco"
+    make_split(folder, "train2017", ["tiny"] * LARGE, 1)
+    make_split(folder, "val2017", ["tiny"], 1)
+    for number, path in enumerate(sorted((folder / "train2017").iterdir())):
+        photo(3000, 2000, number).save(path, quality=80)
+        if number == 2:
+            path.write_bytes(path.read_bytes()[:-5000])
+    return folder
+
+
+def stop_packing(folder: Path, cache: Path, number: int, on_bad_image: str = "skip") -> dict:
+    """Pack in a process, send it the signal after some pictures; return its journal."""
+    command = [sys.executable, "-c", PACK_SLOWLY, folder, cache, on_bad_image]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 60
+    while not any(journal_position(file) >= 8 for file in cache.glob(".*.journal.json")):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.005)
+    process.send_signal(number)
+    assert process.wait() == -number
+    (journal,) = cache.glob(".*.journal.json")
+    return json.loads(journal.read_text())
+
+
+def journal_position(file: Path) -> int:
+    try:
+        return json.loads(file.read_text())["position"]
+    except FileNotFoundError:  # it has been replaced or removed meanwhile
+        return 0
+
+
+def counted_decodes(monkeypatch) -> list[str]:
+    """Names of the pictures that are decoded from now on."""
+    names, decode = [], listed_captions.decode_picture
+
+    def count(file, name):
+        names.append(Path(name).name)
+        return decode(file, name)
+
+    monkeypatch.setattr(listed_captions, "decode_picture", count)
+    return names
+
+
+def contents(cache: Path) -> dict[str, bytes]:
+    return {name: (cache / name).read_bytes() for name in cache_files(cache)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.filterwarnings("ignore:1 of 24 images left out")
+def test_stopped_packing_goes_on_and_gives_the_same_bytes(
+    large_folder, tmp_path, monkeypatch, number
+):
+    cache = tmp_path / "cache"
+    done = stop_packing(large_folder, cache, number)["position"]
+    assert 8 <= done < LARGE
+    assert all(name.startswith(".") for name in cache_files(cache))  # temporary names only
+
+    decoded = counted_decodes(monkeypatch)
+    options = {"progress": False, "on_bad_image": "skip"}
+    resumed = data.pack(large_folder, "train", 64, cache, **options)
+    names = sorted(path.name for path in (large_folder / "train2017").iterdir())
+    assert sorted(decoded) == names[done:]  # and none before
+    assert resumed.skipped == [names[2]] and len(resumed) == LARGE - 1
+    data.pack(large_folder, "train", 64, tmp_path / "other", **options)
+    assert len(decoded) == LARGE - done + LARGE
+    assert contents(cache) == contents(tmp_path / "other")
+    assert cache_files(cache) == files_of(resumed.key)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_part_packed_with_skip_is_no_way_around_raise(large_folder, tmp_path):
+    stop_packing(large_folder, tmp_path / "cache", signal.SIGKILL)
+    with pytest.raises(ValueError, match=r"\.jpg cannot be read"):
+        data.pack(large_folder, "train", 64, tmp_path / "cache", progress=False)
+    assert cache_files(tmp_path / "cache") == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.filterwarnings("ignore:1 of 24 images left out")
+def test_part_that_was_damaged_meanwhile_is_packed_anew(large_folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    stop_packing(large_folder, cache, signal.SIGKILL)
+    (part,) = cache.glob(".*.part.npy")
+    with open(part, "r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    decoded = counted_decodes(monkeypatch)
+    options = {"progress": False, "on_bad_image": "skip"}
+    data.pack(large_folder, "train", 64, cache, **options)
+    assert len(decoded) == LARGE
+    data.pack(large_folder, "train", 64, tmp_path / "other", **options)
+    assert contents(cache) == contents(tmp_path / "other")
+
+
+def test_cache_of_an_older_form_is_made_anew(coco_folder, packed, tmp_path):
+    path, pixels = packed.path, np.array(packed.images)
+    card = {"size": SIZE, "image_ids": packed.image_ids.tolist(), "problems": {}}
+    card["captions"] = list(packed.captions)  # as version 1 had it
+    del packed.images, packed.captions, packed.all_captions
+    Path(f"{path}.json").write_text(json.dumps(card))
+    for name in ("captions.npy", "offsets.npy"):
+        Path(f"{path}.{name}").unlink()
+    with pytest.raises(ValueError, match="of another version"):
+        data.PackedCaptions(path)
+    again = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
+    assert again.path == path  # runs and features that name it are still good
+    assert np.array_equal(again.images, pixels)
+    assert again.captions == card["captions"]
+
+
+def test_packed_captions_are_the_annotations_letter_for_letter(coco_folder, tmp_path):
+    document = read_captions(coco_folder)
+    for number, annotation in enumerate(document["annotations"]):
+        annotation["caption"] = f"{number} \N{CAT FACE} 猫 près\n d'ici "
+    write_captions(coco_folder, "train2017", document)
+    packed = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
+    groups = [captions for _, captions in data.load_split(coco_folder, "train")]
+    assert packed.captions == groups and packed.captions[3:7] == groups[3:7]
+    assert packed.all_captions == [caption for group in groups for caption in group]
+    assert packed.captions[-1] == groups[-1]
+    with pytest.raises(IndexError):
+        packed.captions[len(groups)]
+
+
+def test_opening_a_cache_reads_neither_pixels_nor_captions(packed):
+    assert isinstance(packed.images, np.memmap)
+    assert isinstance(packed.all_captions._bytes.base, np.memmap)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot limit the size of a process's files")
