@@ -46,12 +46,14 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a generator")
     add = train.add_argument
     add("--model", choices=MODELS, default="baseline", help="default: %(default)s")
-    add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout; default: T2I_DATA")
+    add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout, or of shards; "
+        "default: T2I_DATA")  # fmt: skip
     add("--encoder", metavar="NAME", help="text encoder, by name or folder; default: caption-bert")
     add("--pooling", choices=("mean", "cls"), default="mean", help="default: %(default)s")
     add("--profile", choices=("fast", "full"), help="how long to train; default: T2I_PROFILE")
     add("--preset", choices=PRESETS, help="options for photos: coco-day for a day of one GPU on "
-        "COCO's train2017, val-hour for an hour on val2017; what else is given goes before")
+        "COCO's train2017, val-hour for an hour on val2017; what else is given goes "
+        "before")  # fmt: skip
     add("--init", metavar="NAME|PATH", help="begin with the weights of this checkpoint, and with "
         "those of its discriminator if they are there")  # fmt: skip
     add("--steps", type=int, help="updates; default: by profile")
@@ -111,7 +113,8 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
     either.add_argument("--pictures", metavar="DIR", help="a folder of pictures with captions.json,"
         " as `generate --output-dir` writes it")  # fmt: skip
-    add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout; default: T2I_DATA")
+    add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout, or of shards; "
+        "default: T2I_DATA")  # fmt: skip
     add("--split", choices=("val", "val_seen", "val_unseen"), default="val", help="whose captions; "
         "photos have val only; default: %(default)s")  # fmt: skip
     add("--samples", type=int, metavar="N", help="pictures, one a caption; default: 2000, or all "
@@ -277,7 +280,7 @@ def evaluate(args: argparse.Namespace) -> int:
         folder = judged_pictures.read_drawn(args.pictures, bars)
         size = folder.size
     if current.data != "scenes":
-        val = data.find_split(current.data, "val")
+        val = data.find_data(current.data, "val")
         if args.pictures is None and "trained_on" in card:
             shared_pictures.check_unseen(card["trained_on"], val, args.model)
         elif args.pictures is None and card["data"] != "scenes":

@@ -30,7 +30,6 @@ import numpy as np
 
 from t2i_course import oracle, scene_accuracy
 from t2i_course.clip_score import clip_score
-from t2i_course.coco_folder import find_split
 from t2i_course.evaluation import (
     Estimate,
     cached_features,
@@ -46,6 +45,7 @@ from t2i_course.held_out import HeldOut, other_real, reference
 from t2i_course.instruments import Instruments, matched_text
 from t2i_course.judged_pictures import JudgedPictures
 from t2i_course.picture_features import Extractor, cached_arrays
+from t2i_course.shards import find_data
 
 CANDIDATES = 100  # captions among which a picture looks for its own
 NEIGHBOUR = 3  # k of precision and recall
@@ -201,7 +201,7 @@ def _distances(run: _Run) -> Iterator[Measure | _Note | str]:
 
 def _reference_notes(run: _Run, metric: str, real: int, split: str) -> Iterator[_Note]:
     """Say which photos the distances are to, and what a FID of so many samples is worth."""
-    held, name = run.held, find_split(run.held.folder, split).name
+    held, name = run.held, find_data(run.held.folder, split).name
     where = split if split == name else f"{split} ({name})"
     why = ""
     if split != held.split:

@@ -72,7 +72,7 @@ class ShardSplit:
 
     def listing(self) -> list[tuple[str, int, int]]:
         """Return (name, bytes, time of change) of the shards, sorted by name."""
-        status = [(file.name, file.stat()) for file in _tar_files(self.image_folder)]
+        status = [(file.name, file.stat()) for file in tar_files(self.image_folder)]
         return [(name, found.st_size, found.st_mtime_ns) for name, found in status]
 
 
@@ -104,15 +104,16 @@ def find_shards(folder: str | os.PathLike[str], split: str) -> ShardSplit | None
         return None
     found = {}
     for role, names in SPLIT_NAMES.items():
-        found[role] = next((folder / n for n in names if _tar_files(folder / n)), None)
+        found[role] = next((folder / n for n in names if tar_files(folder / n)), None)
     other = found["val" if split == "train" else "train"]
     if found[split] and other:
         return ShardSplit(folder, found[split], split, divided=False)
-    only = found[split] or other or (folder if _tar_files(folder) else None)
+    only = found[split] or other or (folder if tar_files(folder) else None)
     return only and ShardSplit(folder, only, split, divided=True)
 
 
-def _tar_files(folder: Path) -> list[Path]:
+def tar_files(folder: Path) -> list[Path]:
+    """Return the tar files in a folder, sorted by name; none if there is no such folder."""
     files = folder.glob("*.tar") if folder.is_dir() else ()
     return sorted(f for f in files if f.is_file() and not f.name.startswith("."))
 
@@ -145,7 +146,7 @@ class ShardCaptions:
                 an empty one, two pictures, or the same file twice; no sample is left.
         """
         check_choice(on_bad_image)
-        self.transform, self.shards = transform, _tar_files(split.image_folder)
+        self.transform, self.shards = transform, tar_files(split.image_folder)
         self.ids, self.skipped = array("q"), {}
         self._places = array("q")  # three for each sample: shard, first byte, number of bytes
         self._texts: list[bytes] = []  # [key, captions] of each sample, as JSON: small in memory

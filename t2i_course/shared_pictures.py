@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from t2i_course.coco_folder import Split, find_split, read_captions_file
+from t2i_course.coco_folder import Split, read_captions_file
+from t2i_course.shards import ShardSplit, find_data, read_index, tar_files
 
 # Which part of COCO's pictures a split holds, by its name.
 TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
@@ -47,13 +48,17 @@ def check_splits(folder: str | os.PathLike[str]) -> None:
     """Refuse a folder whose training and held-out pictures are partly the same.
 
     Args:
-        folder: a data set in COCO's layout.
+        folder: a data set in COCO's layout, or of shards.
 
     Raises:
-        ValueError: by COCO's names, or by their files, pictures stand in both splits.
+        ValueError: by COCO's names, or by their files, pictures stand in both splits; of shards,
+            the same tar file.
         FileNotFoundError, NotADirectoryError: see `coco_folder.find_split`.
     """
-    train, val = find_split(folder, "train"), find_split(folder, "val")
+    train, val = find_data(folder, "train"), find_data(folder, "val")
+    if isinstance(train, ShardSplit):
+        _check_shards(train, val)
+        return
     if train.captions_file == val.captions_file:
         return  # one split, divided
     if shared := _shared_parts(train.name, val.name):
@@ -70,7 +75,25 @@ def check_splits(folder: str | os.PathLike[str]) -> None:
         )
 
 
-def learnt_from(train: Split, earlier: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+def _check_shards(train: ShardSplit, val: ShardSplit) -> None:
+    """Refuse two folders of tar files of which one stands in both."""
+    if train.divided:
+        return
+    known: dict[int, list[Path]] = {}
+    for file in tar_files(train.image_folder):
+        known.setdefault(file.stat().st_size, []).append(file)
+    for file in tar_files(val.image_folder):
+        for other in known.get(file.stat().st_size, []):
+            if filecmp.cmp(file, other, shallow=False):
+                raise ValueError(
+                    f"{file} is the same file as {other}: a model would be judged on what it "
+                    "learnt. Take it out of one of the two folders."
+                )
+
+
+def learnt_from(
+    train: Split | ShardSplit, earlier: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Describe for a model card what a model learns from.
 
     Args:
@@ -79,9 +102,17 @@ def learnt_from(train: Split, earlier: Sequence[dict[str, Any]] = ()) -> list[di
 
     Returns:
         The earlier entries and a new one. "captions": name of the captions file; "sha256" of its
-        content; "images": how many it lists; "divided": whether a tenth of them was held out
-        (`coco_folder.find_split`); "coco": whether the pictures bear COCO's names.
+        content, or, of shards, of their names and lengths; "images": how many it lists; "divided":
+        whether a tenth of them was held out (`coco_folder.find_split`); "coco": whether the
+        pictures bear COCO's names.
     """
+    if isinstance(train, ShardSplit):
+        images = sum(len(read_index(shard)) for shard in tar_files(train.image_folder))
+        entry = {
+            "captions": f"{train.name}/*.tar", "sha256": train.digest, "images": images,
+            "divided": train.divided, "coco": False,
+        }  # fmt: skip
+        return [*(other for other in earlier if other != entry), entry]
     names = [image["file_name"] for image in read_captions_file(train.captions_file)["images"]]
     entry = {
         "captions": train.captions_file.name,
@@ -93,7 +124,9 @@ def learnt_from(train: Split, earlier: Sequence[dict[str, Any]] = ()) -> list[di
     return [*(other for other in earlier if other != entry), entry]
 
 
-def check_unseen(trained_on: Sequence[dict[str, Any]], held_out: Split, model: str) -> None:
+def check_unseen(
+    trained_on: Sequence[dict[str, Any]], held_out: Split | ShardSplit, model: str
+) -> None:
     """Refuse to judge a model on pictures that it has learnt from.
 
     It is told by COCO's names, by the captions files, and, where the training captions lie beside
@@ -110,6 +143,13 @@ def check_unseen(trained_on: Sequence[dict[str, Any]], held_out: Split, model: s
     for entry in check_entries(trained_on, f"the card of {model}"):
         name = entry["captions"].removeprefix("captions_").removesuffix(".json")
         learnt = f"{model} has learnt from {name}"
+        if isinstance(held_out, ShardSplit):
+            if entry["sha256"] == held_out.digest and not (entry["divided"] and held_out.divided):
+                raise ValueError(
+                    f"{learnt}, which are the very shards in {held_out.image_folder}: it would be "
+                    "judged on what it learnt. Name a folder with held-out pictures."
+                )
+            continue
         same_file = entry["sha256"] == _hash(held_out.captions_file)
         if same_file and entry["divided"] and held_out.image_ids is not None:
             continue  # nine tenths, and the tenth that was held out

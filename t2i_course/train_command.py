@@ -109,7 +109,7 @@ def train(args: argparse.Namespace) -> int:
         objective.identity |= {"init": begun}
     earlier = checkpoints.read_card(args.init) if args.init else {}
     trained_on = shared_pictures.learnt_from(
-        data.find_split(folder, "train"), earlier.get("trained_on", [])
+        data.find_data(folder, "train"), earlier.get("trained_on", [])
     )
     weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
     told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
