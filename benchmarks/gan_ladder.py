@@ -2,6 +2,8 @@
 
     python benchmarks/gan_ladder.py            trains what is missing, and prints the table
     python benchmarks/gan_ladder.py --ledger   writes it to data/results/gan_ladder.json, too
+    python benchmarks/gan_ladder.py --rungs style style-equal-seconds    the style decoder, with all
+                                               ingredients, for as many steps and for as long
 
 Every run is a command of its own, `python -m t2i_course train ...`, printed as it starts, with
 equal steps and batches. A run that is done stands in data/results/gan_ladder_runs.jsonl and is not
@@ -40,6 +42,7 @@ RUNGS = {  # what each rung changes; the ones before it stay
     "projection": {"projection": "on"},
     "contradicting": {"false_captions": "3", "contradicting": "0.5"},
 }
+STYLE = {"style": 1.0, "style-equal-seconds": 0.67}  # share of the steps: its step takes 1.5 times
 METRICS = (
     "scene accuracy: all", "scene accuracy: one object", "scene accuracy: two objects",
     "scene accuracy: three objects", "scene accuracy: seen pairs", "scene accuracy: unseen pairs",
@@ -51,21 +54,24 @@ METRICS = (
 def settings_of(rung: str) -> dict[str, str]:
     """Ingredients of a rung: those of all rungs up to it."""
     names = list(RUNGS)
+    last = names.index(rung) if rung in RUNGS else len(names) - 1
     found = dict(BARE)
-    for name in names[: names.index(rung) + 1]:
+    for name in names[: last + 1]:
         found |= RUNGS[name]
     return found
 
 
 def command_of(rung: str, seed: int, arguments: argparse.Namespace) -> list[str]:
     """Write the command that trains a rung, without the interpreter."""
-    command = ["-m", "t2i_course", "train", "--model", "baseline" if rung == "baseline" else "gan"]
+    model = "baseline" if rung == "baseline" else "style" if rung in STYLE else "gan"
+    command = ["-m", "t2i_course", "train", "--model", model]
     if rung != "baseline":
         for name, value in (settings_of(rung) | {"width": str(arguments.width)}).items():
             command += ["--set", f"{name}={value}"]
-        first = list(RUNGS).index(rung) < list(RUNGS).index("averaged")
-        command += ["--average-decay", "0"] if first else []
-    steps = str(arguments.steps)
+    names = list(RUNGS)
+    if rung in RUNGS and names.index(rung) < names.index("averaged"):
+        command += ["--average-decay", "0"]
+    steps = str(round(arguments.steps * STYLE.get(rung, 1.0)))
     return command + [
         "--steps", steps, "--batch-size", str(arguments.batch_size), "--seed", str(seed),
         "--evaluate-every", steps, "--evaluate-samples", str(arguments.samples),
@@ -151,7 +157,8 @@ def main() -> None:
                 report.Row(
                     id="ladder-" + "-".join(f"{rung} {metric}".lower().split()).replace(
                         ":", "").replace("@", "-at-"),
-                    metric=f"{metric}, mean of the seeds, after {arguments.steps} steps of "
+                    metric=f"{metric}, mean of the seeds, after "
+                    f"{round(arguments.steps * STYLE.get(rung, 1.0))} steps of "
                     f"{arguments.batch_size} pictures",
                     value=float(np.mean(values)), interval=between, samples=arguments.samples,
                     split="val", extractor=runs[0]["metrics"][metric]["extractor"], **common,
