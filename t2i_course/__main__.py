@@ -142,9 +142,10 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
 
     judge = commands.add_parser("judge", help="train a network that judges pictures")
     add = judge.add_argument
-    add("network", choices=("scene-features", "caption-matcher"), help="scene-features, for "
-        "FD-scenes; caption-matcher, for retrieval")  # fmt: skip
-    add("--data", metavar="scenes|FOLDER", help="of the caption-matcher: what to learn from; "
+    add("network", choices=("scene-features", "caption-matcher", "photo-features"), help="scene-"
+        "features, for FD-scenes; caption-matcher, for retrieval; photo-features, for distances of "
+        "photos, trained without labels")  # fmt: skip
+    add("--data", metavar="scenes|FOLDER", help="what to learn from, but of scene-features; "
         "default: T2I_DATA, else scenes")  # fmt: skip
     add("--encoder", metavar="NAME|PATH", help="of the caption-matcher; default: caption-bert")
     add("--steps", type=int, default=3000, help="default: %(default)s")
@@ -336,8 +337,8 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
 
 
 def train_judge(args: argparse.Namespace) -> int:
-    """Train scene-features or the caption-matcher."""
-    from t2i_course import caption_matcher, runtime, scene_features
+    """Train scene-features, photo-features or the caption-matcher."""
+    from t2i_course import caption_matcher, photo_features, runtime, scene_features
 
     if args.steps < 10:
         raise ValueError(f"--steps {args.steps}: 10 are needed at least")
@@ -354,6 +355,10 @@ def train_judge(args: argparse.Namespace) -> int:
         if args.data not in (None, "scenes"):
             raise ValueError("scene-features learn from scenes only: photos carry no facts")
         file = scene_features.train_scene_features(**common)
+    elif args.network == "photo-features":
+        file = photo_features.train_photo_features(
+            current.data, on_bad_image=args.on_bad_image, **common
+        )
     else:
         file = caption_matcher.train_caption_matcher(
             current.data, encoder_name=args.encoder, on_bad_image=args.on_bad_image, **common

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from t2i_course import photo_features
 from t2i_course.caption_matcher import load_caption_matcher
+from t2i_course.checkpoints import read_card
 from t2i_course.clip_score import ClipNetwork
 from t2i_course.fid import InceptionFeatures
 from t2i_course.held_out import HeldOut
@@ -77,8 +79,9 @@ def load_instruments(
 
     Args:
         held: the data.
-        extractor: a trained `scene_features` network, by name or path; None for the course's on
-            scenes and for none on photos, of which that one knows nothing.
+        extractor: a trained `scene_features` or `photo_features` network, by name or path; None
+            for the course's scene-features on scenes and for none on photos, of which that one
+            knows nothing.
         matcher: a trained `caption_matcher`, in the same way.
         fid: measure FID, too.
         inception_weights: a file of Inception's weights, which also asks for FID; None loads the
@@ -94,6 +97,8 @@ def load_instruments(
     """
     wanted = {"extractor": extractor, "matcher": matcher}
     loaders = {"extractor": load_scene_features, "matcher": load_caption_matcher}
+    if extractor is not None and read_card(extractor)["model"] == photo_features.NAME:
+        loaders["extractor"] = photo_features.load_photo_features
     networks: dict[str, Any] = {}
     for kind, load in loaders.items():
         if wanted[kind] is not None:

@@ -108,7 +108,8 @@ def fit(
     """
     batches = CaptionBatches(data, batch_size, torch.Generator().manual_seed(seed))
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    rising = max(0.1, 2 / steps)  # two steps at least
+    schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=rising)
     network.train()
     losses: list[float] = []
     with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:

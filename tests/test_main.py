@@ -644,6 +644,19 @@ def test_a_resumed_run_loses_and_doubles_no_evaluation(here, judges):
     assert read_lines(log) == whole
 
 
+def test_photos_are_judged_by_a_network_that_learnt_from_them_without_labels(home, capsys):
+    judge = ["judge", "photo-features", "--data", "photos", "--steps", "10", "--device", "cpu"]
+    assert main(judge) == 0
+    train = [*TRAIN[:-4], "--size", "64", "--output", "mine", "--device", "cpu"]
+    assert main(train) == 0
+    argv = ["evaluate", "--model", "mine", "--data", "photos", "--samples", "12", "--device", "cpu",
+            "--extractor", "my-photo-features"]  # fmt: skip
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "Frechet distance" in out or "kernel distance" in out
+    assert "FID" not in out and "FD-scenes" not in out
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
