@@ -97,7 +97,7 @@ def load_instruments(
     """
     wanted = {"extractor": extractor, "matcher": matcher}
     loaders = {"extractor": load_scene_features, "matcher": load_caption_matcher}
-    if extractor is not None and read_card(extractor)["model"] == photo_features.NAME:
+    if extractor is not None and _is_photo_features(extractor):
         loaders["extractor"] = photo_features.load_photo_features
     networks: dict[str, Any] = {}
     for kind, load in loaders.items():
@@ -116,6 +116,14 @@ def load_instruments(
             "--extractor and --matcher"
         )
     return Instruments(device=device, **networks)
+
+
+def _is_photo_features(name: str) -> bool:
+    """Say what a checkpoint is; of one that is not there, the loader says so better."""
+    try:
+        return read_card(name)["model"] == photo_features.NAME
+    except FileNotFoundError:
+        return False
 
 
 def matched_text(

@@ -391,10 +391,20 @@ def test_killed_process_leaves_nothing_that_passes_for_whole(tmp_path):
     assert cache_files(cache) == files_of(packed.key)
 
 
-LARGE = 24  # pictures, so large that packing them takes a second
+LARGE = 24  # pictures
 PACK_SLOWLY = """
-import sys
+import sys, time
 from t2i_course import data, packed_cache
+from t2i_course.growing_array import GrowingArray
+
+mark = GrowingArray.mark
+
+def mark_and_wait(array, position, *state):
+    mark(array, position, *state)
+    if position == 18:  # for the signal, on however busy a machine
+        time.sleep(60)
+
+GrowingArray.mark = mark_and_wait
 packed_cache.JOURNAL_EVERY = 4
 data.pack(sys.argv[1], "train", 64, sys.argv[2], on_bad_image=sys.argv[3])
 """
