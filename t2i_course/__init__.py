@@ -13,3 +13,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # sets it: idle threads sleep. By default they spin, and beside any other busy process a step of two
 # threads takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# GNU's threads look for work this often before they sleep: some ten microseconds. Without, they are
+# woken for each of the many small parts of a step, which then takes half as long again.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
