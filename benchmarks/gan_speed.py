@@ -142,6 +142,26 @@ def matrix_peak(place: Place) -> float:
     return 10 * 2 * 8192**3 / seconds
 
 
+def ledger_rows(
+    prefix: str,
+    figures: dict[str, tuple[str, float]],
+    steps: int,
+    split: str,
+    name: str,
+    begin: float,
+) -> list[report.Row]:
+    """Put figures, {name: (metric, value)}, measured since `begin`, into rows of the ledger."""
+    return [
+        report.Row(
+            id=f"{prefix}-{key}", metric=metric, value=float(f"{value:.3g}"), interval=None,
+            samples=steps, seeds=(0,), split=split, extractor="none", data=name,
+            hardware=runtime.hardware(), seconds=round(time.perf_counter() - begin, 1),
+            command=f"python benchmarks/{prefix.replace('-', '_')}.py --steps {steps} --ledger",
+        )
+        for key, (metric, value) in figures.items()
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Time both forms, then the course's at other sizes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -210,15 +230,7 @@ def main() -> None:
     for metric, value in figures.values():
         print(f"{metric}: {value:.4g}")
     if arguments.ledger:
-        rows = [
-            report.Row(
-                id=f"gan-speed-{name}", metric=metric, value=float(f"{value:.3g}"), interval=None,
-                samples=steps, seeds=(0,), split="val", extractor="none", data="scenes",
-                hardware=runtime.hardware(), seconds=round(time.perf_counter() - begin, 1),
-                command=f"python benchmarks/gan_speed.py --steps {steps} --ledger",
-            )
-            for name, (metric, value) in figures.items()
-        ]  # fmt: skip
+        rows = ledger_rows("gan-speed", figures, steps, "val", "scenes", begin)
         print(f"written: {report.add_rows('gan_speed.json', rows).name}")
 
 

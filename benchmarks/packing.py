@@ -71,20 +71,14 @@ def make_folder(folder: Path, number: int, distinct: list[Path], seed: int) -> N
 
 def pack_part(folder: str, cache: str) -> None:
     """Pack, in a process of its own, and print what it took, as JSON."""
-    import resource
-
-    def peak() -> float:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kB elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-    before, start, processor = peak(), time.perf_counter(), time.process_time()
+    before, start, processor = runtime.most_memory() / 1e6, time.perf_counter(), time.process_time()
     packed = data.pack(folder, "train", SIZE, cache, progress=sys.stderr.isatty())
     figures = {
         "images": len(packed),
         "seconds": time.perf_counter() - start,
         "processor": time.process_time() - processor,
         "before": before,
-        "peak": peak(),
+        "peak": runtime.most_memory() / 1e6,
     }
     print(json.dumps(figures))
 

@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 import torch
-from gan_speed import CONFIG, Course, random_batch, timed
+from gan_speed import CONFIG, Course, ledger_rows, random_batch, timed
 from torch import nn
 
 from t2i_course import gan, report, runtime
@@ -77,16 +77,8 @@ def main() -> None:
     for metric, value in figures.values():
         print(f"{metric}: {value:.3g}")
     if arguments.ledger:
-        rows = [
-            report.Row(
-                id=f"style-speed-{name}", metric=metric, value=float(f"{value:.3g}"),
-                interval=None, samples=arguments.steps, seeds=(0,), split="none",
-                extractor="none", data="random pictures", hardware=runtime.hardware(),
-                seconds=round(time.perf_counter() - begin, 1),
-                command=f"python benchmarks/style_speed.py --steps {arguments.steps} --ledger",
-            )
-            for name, (metric, value) in figures.items()
-        ]  # fmt: skip
+        steps = arguments.steps
+        rows = ledger_rows("style-speed", figures, steps, "none", "random pictures", begin)
         print(f"written: {report.add_rows('style_speed.json', rows).name}")
 
 

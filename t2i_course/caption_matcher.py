@@ -20,7 +20,7 @@ from torch.nn import functional
 from t2i_course import checkpoints, runtime
 from t2i_course.data import Batch, pack, resolve_data
 from t2i_course.neighbours import retrieval
-from t2i_course.picture_network import PictureNetwork, fit
+from t2i_course.picture_network import PictureNetwork, fit, load_judge
 from t2i_course.text_encoder import TextEncoder, embed_captions
 
 NAME = "caption-matcher"
@@ -166,8 +166,7 @@ def load_caption_matcher(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    place = runtime.choose_device() if device is None else torch.device(device)
-    network, card = checkpoints.load_generator(name, place, {NAME: CaptionMatcher})
-    network.fingerprint, network.encoder = card["sha256"][:16], card["encoder"]
+    network, card = load_judge(name, {NAME: CaptionMatcher}, device)
+    network.encoder = card["encoder"]
     network.name = f"caption-matcher {network.fingerprint[:8]}"
     return network

@@ -325,8 +325,7 @@ class CaptionBatches:
         self._order = torch.randperm(len(self.packed), generator=generator)  # [N]
         share = torch.rand(len(self.packed), generator=generator, dtype=torch.float64)  # [N]
         self._caption_rows = starts[:-1] + (share * starts.diff()).long()  # [N]
-        self._flip = np.zeros(len(self.packed), dtype=bool)  # [N]
-        if self.flips:
+        if self.flips:  # [N]
             self._flip = (torch.rand(len(self.packed), generator=generator) < 0.5).numpy()
 
     def __iter__(self) -> CaptionBatches:

@@ -8,7 +8,6 @@ write_line(run_folder / LOG_FILE, step, found)     # while a model trains
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pandas as pd
 
 from t2i_course import runtime
 from t2i_course.estimates import Estimate
-from t2i_course.report import Row
+from t2i_course.report import Row, slug
 
 REAL, SHUFFLED = "real", "shuffled captions"
 LOG_FILE = "evaluations.jsonl"
@@ -131,7 +130,7 @@ class Evaluation:
             words = f"{prefix} {measure.judged} {measure.metric} {data} {self.split}"
             rows.append(
                 Row(
-                    id=_slug(f"{words} n{self.samples}{named}"),
+                    id=slug(f"{words} n{self.samples}{named}"),
                     metric=f"{measure.judged}: {measure.what}",
                     value=measure.estimate.value,
                     interval=measure.estimate.interval,
@@ -151,11 +150,6 @@ class Evaluation:
         """Return the few numbers that one follows while a model trains, in a line."""
         found = [m for m in self.measures if m.judged == self.name and m.metric in MAIN_FIGURES]
         return ", ".join(f"{m.metric} {str(m).split(' (')[0]}" for m in found)
-
-
-def _slug(text: str) -> str:
-    """Small letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 # The log of a run

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2i_course import checkpoints, runtime
-from t2i_course.data import Batch, pack, resolve_data, to_float
+from t2i_course.data import Batch, pack, resolve_data, to_float, to_uint8
 from t2i_course.neighbours import retrieval
-from t2i_course.picture_network import PictureNetwork, fit
+from t2i_course.picture_network import PictureNetwork, fit, load_judge
 from t2i_course.scene_features import NO_ENCODER
 
 NAME = "photo-features"
@@ -151,7 +151,7 @@ def train_photo_features(
     seconds = time.perf_counter() - start
     draw = torch.Generator().manual_seed(0)
     held = to_float(torch.from_numpy(np.array(val.images[:1000])))  # [N, 3, S, S]
-    views = (((random_view(held, draw) + 1) * 127.5).round().byte() for _ in range(2))
+    views = (to_uint8(random_view(held, draw)) for _ in range(2))
     with torch.inference_mode():
         features = [functional.normalize(network(view), dim=1).cpu().numpy() for view in views]
     candidates = min(100, len(held))
@@ -181,9 +181,7 @@ def load_photo_features(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    place = runtime.choose_device() if device is None else torch.device(device)
-    network, card = checkpoints.load_generator(name, place, {NAME: PhotoFeatures})
-    network.fingerprint = card["sha256"][:16]
+    network, card = load_judge(name, {NAME: PhotoFeatures}, device)
     network.name = (
         f"photo-features {network.fingerprint[:8]} of {card['data']}, without labels, "
         f"{network.width} features at {network.picture.image_size} px"

@@ -7,14 +7,16 @@ either.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
-from t2i_course import runtime
+from t2i_course import checkpoints, runtime
 from t2i_course.data import Batch, CaptionBatches, PackedCaptions, to_float
 
 CHANNELS = (16, 32, 64, 128, 128)  # after the first layer, and after each halving
@@ -128,3 +130,26 @@ def fit(
             bar.update()
     network.eval()
     return losses
+
+
+def load_judge(
+    name: str | os.PathLike[str],
+    builders: Mapping[str, Callable[..., nn.Module]],
+    device: torch.device | str | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a trained network that judges pictures, in eval mode, and its card.
+
+    Its `fingerprint` is the first 16 hex digits of the SHA-256 of the weights' file.
+
+    Args:
+        name: in `data/checkpoints`, or a path.
+        builders: name of the kind to class.
+        device: where it runs; None chooses.
+
+    Raises:
+        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
+    """
+    place = runtime.choose_device() if device is None else torch.device(device)
+    network, card = checkpoints.load_generator(name, place, builders)
+    network.fingerprint = card["sha256"][:16]
+    return network, card

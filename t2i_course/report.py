@@ -113,6 +113,11 @@ class Row:
             raise ValueError(f"ledger row {self.id!r}: bad format {form!r} ({error})") from error
 
 
+def slug(text: str) -> str:
+    """Small letters, digits and hyphens: what ids of rows are made of."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def check_name(name: str | None) -> str | None:
     """Check, before the work is done, that rows can be added to a file of the ledger.
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from t2i_course import checkpoints, runtime, scenes
 from t2i_course.data import Batch, pack
-from t2i_course.picture_network import GRID, PictureNetwork, fit
+from t2i_course.picture_network import GRID, PictureNetwork, fit, load_judge
 
 NAME = "scene-features"
 WIDTH = 64
@@ -217,8 +217,6 @@ def load_scene_features(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    place = runtime.choose_device() if device is None else torch.device(device)
-    network, card = checkpoints.load_generator(name, place, {NAME: SceneFeatures})
-    network.fingerprint = card["sha256"][:16]
+    network, card = load_judge(name, {NAME: SceneFeatures}, device)
     network.name = f"scene-features {network.fingerprint[:8]}, {network.width} features at 64 px"
     return network

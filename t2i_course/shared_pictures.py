@@ -112,15 +112,15 @@ def learnt_from(
             "captions": f"{train.name}/*.tar", "sha256": train.digest, "images": images,
             "divided": train.divided, "coco": False,
         }  # fmt: skip
-        return [*(other for other in earlier if other != entry), entry]
-    names = [image["file_name"] for image in read_captions_file(train.captions_file)["images"]]
-    entry = {
-        "captions": train.captions_file.name,
-        "sha256": _hash(train.captions_file),
-        "images": len(names),
-        "divided": train.image_ids is not None,
-        "coco": all(map(COCO_FILE.fullmatch, names)),
-    }
+    else:
+        names = [image["file_name"] for image in read_captions_file(train.captions_file)["images"]]
+        entry = {
+            "captions": train.captions_file.name,
+            "sha256": _hash(train.captions_file),
+            "images": len(names),
+            "divided": train.image_ids is not None,
+            "coco": all(map(COCO_FILE.fullmatch, names)),
+        }
     return [*(other for other in earlier if other != entry), entry]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -285,10 +284,11 @@ def _ledger_rows(
     ]  # fmt: skip
     if (most := runtime.most_memory()) is not None:
         found.append(("megabytes of memory, the most", most / 1e6, 1, "none"))
-    slug = lambda text: re.sub(r"[^a-z0-9]+", "-", text.split(",")[0].lower())  # noqa: E731
     return [
-        report.Row(id=f"{args.ledger}-train-{slug(metric)}", metric=f"{args.model}: {metric}",
-                   value=value, samples=samples, split=split, **common)
+        report.Row(
+            id=f"{args.ledger}-train-{report.slug(metric.split(',')[0])}",
+            metric=f"{args.model}: {metric}", value=value, samples=samples, split=split, **common,
+        )
         for metric, value, samples, split in found
     ]  # fmt: skip
 
