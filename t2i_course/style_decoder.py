@@ -53,8 +53,7 @@ def modulated_conv2d(
     """Convolve each picture with weights of its own.
 
     Grouped, the batch becomes the groups of one convolution. Otherwise the style scales the input
-    and the demodulation the output of a convolution that all share: the same numbers, and on a
-    CPU several times as fast.
+    and the demodulation the output of a convolution that all share: the same, faster on a CPU.
 
     Args:
         x: [B, I, H, W].
@@ -66,13 +65,12 @@ def modulated_conv2d(
     Returns:
         [B, O, H, W].
     """
-    batch, channels, height, width = x.shape
     padding = weight.shape[-1] // 2
     if grouped:
         weights = modulate(weight, style, demodulate).flatten(0, 1)  # [B O, I, k, k]
-        x = x.reshape(1, batch * channels, height, width)
-        x = functional.conv2d(x, weights, padding=padding, groups=batch)  # [1, B O, H, W]
-        return x.reshape(batch, -1, height, width)
+        x = x.flatten(0, 1)[None]  # [1, B I, H, W]
+        x = functional.conv2d(x, weights, padding=padding, groups=len(style))  # [1, B O, H, W]
+        return x[0].unflatten(0, (len(style), -1))
     x = functional.conv2d(x * style[:, :, None, None], weight, padding=padding)
     if not demodulate:
         return x

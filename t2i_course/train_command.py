@@ -171,6 +171,10 @@ def _begin_with(name: str, networks: dict[str, nn.Module], encoder: TextEncoder)
             note(f"{path.name} comes without its {part}: that one begins anew")
             continue
         loaded, card = checkpoints.load_generator(file, builders=builders)
+        judge = path.with_name(f"{path.name}-discriminator.json")
+        if loaded.name != network.name and "discriminator" in networks and judge.is_file():
+            note(f"{path.name} draws by {loaded.name}: the {network.name} generator begins anew")
+            continue
         if (loaded.name, loaded.config) != (network.name, network.config):
             raise ValueError(
                 f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "

@@ -763,6 +763,15 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     argv = [*argv[:-4], "--output", "third", "--device", "cpu"]
     assert "give both the same" in error_line(capsys, [*argv, "--init", "few", "--set", "width=16"])
     assert "no checkpoint" in error_line(capsys, [*argv, "--init", "nothing"])
+    # Another kind of generator takes the discriminator only; without one there is nothing to take.
+    style = ["style" if word == "gan" else word for word in again] + ["--restart"]
+    assert main([*style, "--set", "generator_rate=1e-9", "--set", "discriminator_rate=1e-9"]) == 0
+    assert "few draws by gan: the style generator begins anew" in capsys.readouterr().err
+    few, more = (load_file(folder / f"{n}-discriminator.safetensors") for n in ("few", "more"))
+    assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
+    assert json.loads((folder / "more.json").read_text())["config"]["width"] == 8
+    baseline = ["train", "--model", "baseline", "--data", str(small_scenes), "--steps", "2"]
+    assert "give both the same" in error_line(capsys, [*baseline, "--init", "few"])
     (folder / "few-discriminator.json").unlink()
     assert main([*argv, "--init", "few"]) == 0
     assert "few comes without its discriminator" in capsys.readouterr().err
