@@ -42,6 +42,7 @@ from t2i_course.coco_folder import (
 from t2i_course.listed_captions import open_captions
 from t2i_course.packed_cache import (
     PackedCaptions,
+    PackedPart,
     cache_key,
     explain_failure,
     open_cache,
@@ -56,6 +57,7 @@ __all__ = [
     "CaptionCollate",
     "CheckedCaptions",
     "PackedCaptions",
+    "PackedPart",
     "Split",
     "caption_statistics",
     "find_data",

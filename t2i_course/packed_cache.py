@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
@@ -87,6 +88,63 @@ class PackedCaptions:
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         """Travel to another process as a path, not as gigabytes."""
         return PackedCaptions, (self.path,)
+
+
+class PackedPart(PackedCaptions):
+    """Some pictures of a packed split, in memory, smaller if wanted.
+
+    Attributes, beside those of `PackedCaptions`:
+        image_rows: [M], int64, of the pictures in the whole.
+        caption_rows: [K], int64, of the captions in the whole; the rows of their features, too.
+    """
+
+    def __init__(
+        self,
+        whole: PackedCaptions,
+        images: Sequence[int],
+        size: int | None = None,
+        captions: Sequence[int] | None = None,
+    ) -> None:
+        """Take pictures and their captions.
+
+        Args:
+            whole: the split.
+            images: M rows of pictures, 0 to N - 1.
+            size: side in pixels, a divisor of the whole's: squares of pixels become their mean.
+            captions: rows of the captions to keep, at least one of each picture; None for all.
+
+        Raises:
+            ValueError: the size does not divide, no picture is taken, or one has no caption left.
+        """
+        size = whole.size if size is None else size
+        if size < 1 or whole.size % size:
+            raise ValueError(f"{whole.size} pixels do not make whole pixels of {size}: choose a "
+                             "divisor")  # fmt: skip
+        starts, kept = whole.caption_starts, None if captions is None else set(captions)
+        self.image_rows = np.array(images, dtype=np.int64)  # [M]
+        rows = [
+            [r for r in range(starts[i], starts[i + 1]) if kept is None or r in kept]
+            for i in self.image_rows
+        ]
+        if not rows or not all(rows):
+            raise ValueError("no picture is taken" if not rows else "a picture has no caption left")
+        self.caption_rows = np.concatenate(rows)  # [K]
+        chosen = json.dumps([self.image_rows.tolist(), self.caption_rows.tolist()])
+        self.key = f"{whole.key}-part-{hashlib.sha256(chosen.encode()).hexdigest()[:12]}-{size}px"
+        self.path, self.size = whole.path.with_name(self.key), size
+        self.problems, self.skipped = {}, []
+        self.image_ids = whole.image_ids[self.image_rows]
+        self.captions = [[whole.all_captions[row] for row in group] for group in rows]
+        self.all_captions = [caption for group in self.captions for caption in group]
+        self.caption_starts = np.cumsum([0, *map(len, rows)])  # [M + 1]
+        pixels = torch.from_numpy(whole.images[self.image_rows]).float()  # [M, 3, S, S]
+        mean = functional.avg_pool2d(pixels, whole.size // size)
+        self.images = mean.round().to(torch.uint8).numpy()  # [M, 3, size, size]
+        self._taken = whole, self.image_rows, size, captions
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        """Travel to another process as the whole's path and what is taken of it."""
+        return PackedPart, self._taken
 
 
 def cache_key(split: Split | ShardSplit, size: int) -> str:

@@ -337,6 +337,48 @@ def test_packed_data_travels_to_another_process_as_a_path(packed):
     assert np.array_equal(pickle.loads(travelled).images, packed.images)
 
 
+def test_part_holds_some_pictures_with_their_captions_and_rows_in_the_whole(packed):
+    part = data.PackedPart(packed, [4, 1])
+    assert len(part) == 2 and part.size == SIZE
+    assert part.image_ids.tolist() == packed.image_ids[[4, 1]].tolist()
+    for row, whole in enumerate((4, 1)):
+        image, captions = part[row]
+        assert torch.equal(image, packed[whole][0]) and captions == packed[whole][1]
+    assert [packed.all_captions[row] for row in part.caption_rows] == part.all_captions
+    assert part.caption_starts.tolist()[-1] == len(part.all_captions)
+    again = pickle.loads(pickle.dumps(part))
+    assert np.array_equal(again.images, part.images) and again.key == part.key
+    assert data.PackedPart(packed, [1, 4]).key != part.key != packed.key
+
+
+def test_part_in_another_size_holds_the_mean_of_the_pixels(packed):
+    part = data.PackedPart(packed, [0, 2], size=SIZE // 4)
+    squares = packed.images[2].reshape(3, SIZE // 4, 4, SIZE // 4, 4).astype(float).mean((2, 4))
+    assert part.images.dtype == np.uint8 and part.size == SIZE // 4
+    assert np.abs(part.images[1] - squares).max() <= 0.5
+    with pytest.raises(ValueError, match="choose a divisor"):
+        data.PackedPart(packed, [0], size=SIZE - 1)
+
+
+def test_part_keeps_the_captions_that_are_asked_for(packed):
+    first = int(packed.caption_starts[3])
+    part = data.PackedPart(packed, [3], captions=[first, 0])
+    assert part.all_captions == [packed.all_captions[first]]
+    assert part.caption_rows.tolist() == [first]
+    with pytest.raises(ValueError, match="no caption left"):
+        data.PackedPart(packed, [3, 4], captions=[first])
+    with pytest.raises(ValueError, match="no picture"):
+        data.PackedPart(packed, [])
+
+
+def test_part_gives_batches_like_the_whole(packed):
+    part = data.PackedPart(packed, [5, 2, 0])
+    batch = next(iter(data.CaptionBatches(part, 3, torch.Generator().manual_seed(0))))
+    for image, row in zip(batch.images, batch.caption_rows.tolist(), strict=True):
+        whole = np.searchsorted(packed.caption_starts, part.caption_rows[row], side="right") - 1
+        assert torch.equal(data.to_uint8(image), torch.from_numpy(np.array(packed.images[whole])))
+
+
 def pack_in_process(folder: Path, cache: Path, barrier, results) -> None:
     barrier.wait()
     packed = data.pack(folder, "train", SIZE, cache=cache, progress=False)
