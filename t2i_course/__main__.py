@@ -169,7 +169,7 @@ def _add_judges(parser: argparse.ArgumentParser) -> None:
 
 def _add_truncation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truncation", type=float, default=1.0, metavar="PSI", help="of the style "
-        "decoder: 0 draws a caption's mean, 1 is off; default: %(default)s")  # fmt: skip
+        "decoder: 0 draws one picture a caption, 1 is off; default: %(default)s")  # fmt: skip
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,10 @@
 """A text-to-image decoder of the StyleGAN2 kind.
 
-A mapping network turns text and noise into a style; from a learned constant, convolutions whose
+Mapping networks turn text and noise into a style; from a learned constant, convolutions whose
 weights the style scales draw the picture. The parts are those of karras2019stylegan and
-karras2020stylegan2; text enters the mapping network as in sauer2023stylegant. There is no kernel of
-its own: everything is plain PyTorch.
+karras2020stylegan2. As in sauer2023stylegant the noise is mapped by itself and stands beside the
+text in the style; the text is mapped, too, which that paper leaves out. There is no kernel of its
+own: everything is plain PyTorch.
 
 The call is that of every generator of the course, `images = generator(text, noise)`.
 """
@@ -20,7 +21,7 @@ from torch.nn import functional
 from t2i_course.gan import SLOPE, TextGenerator, block_channels
 from t2i_course.image_decoder import DECODERS, Standardize, check_inputs
 
-LATENT = 256  # W, numbers of a style
+LATENT = 512  # W, numbers of a style: half of them from the text, half from the noise
 GAIN = math.sqrt(2)  # of the leaky ReLU: keeps the variance
 
 
@@ -79,25 +80,25 @@ def modulated_conv2d(
 
 
 class MappingNetwork(nn.Module):
-    """From text and noise to a style, by layers without a picture in between.
+    """From text or from noise to its half of the style, by layers without a picture in between.
 
-    The noise is brought to length sqrt(Z) first (karras2019stylegan), so that no sample starts
-    from an unusually short or long one.
+    The weights begin such that every layer keeps the variance: a half that came out small would go
+    unheard beside the other.
     """
 
-    def __init__(self, text_dim: int, noise_dim: int, layers: int = 4) -> None:
+    def __init__(self, in_features: int, layers: int = 2) -> None:
         """Build the layers."""
         super().__init__()
-        widths = [text_dim + noise_dim] + [LATENT] * layers
-        self.standardize = Standardize(text_dim)
+        widths = [in_features] + [LATENT // 2] * layers
         self.layers = nn.ModuleList(
             nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
         )
+        for layer in self.layers:
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
 
-    def forward(self, text: Tensor, noise: Tensor) -> Tensor:
-        """Map text [B, D] and noise [B, Z] to styles [B, W]."""
-        noise = noise * (noise.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-        x = torch.cat([self.standardize(text), noise], dim=1)  # [B, D + Z]
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, D] of unit variance to [B, W / 2]."""
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), SLOPE) * GAIN
         return x
@@ -161,8 +162,9 @@ class StyleGenerator(nn.Module):
     Attributes:
         config: the arguments that build it again.
         layers: L, styles of a picture: two at each side, from 4 x 4 up.
-        truncation: psi, how far a style may be from its caption's mean; 1 for as far as it is.
-        latent_mean: [W], running mean of all styles in training.
+        truncation: psi, how far the noise's half of a style may be from its mean; 1 for as far as
+            it is.
+        latent_mean: [W / 2], running mean of that half in training.
     """
 
     name = "style"
@@ -185,7 +187,8 @@ class StyleGenerator(nn.Module):
             "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
         }  # fmt: skip
         self.truncation = 1.0
-        self.mapping = MappingNetwork(text_dim, noise_dim)
+        self.standardize = Standardize(text_dim)
+        self.map_text, self.map_noise = MappingNetwork(text_dim), MappingNetwork(noise_dim)
         self.constant = nn.Parameter(torch.randn(1, channels[0], 4, 4))
         before = [channels[0], *channels[:-1]]
         sides = [4 * 2**k for k in range(len(channels))]
@@ -197,35 +200,30 @@ class StyleGenerator(nn.Module):
         )
         self.to_picture = nn.ModuleList(ToPicture(c) for c in channels)
         self.layers = 2 * len(channels)
-        self.register_buffer("latent_mean", torch.zeros(LATENT))
-        draw = torch.Generator().manual_seed(0)
-        self.register_buffer("probe", torch.randn(64, noise_dim, generator=draw), persistent=False)
-
-    @property
-    def standardize(self) -> Standardize:
-        """What `train` fits to the training captions."""
-        return self.mapping.standardize
+        self.register_buffer("latent_mean", torch.zeros(LATENT // 2))
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
         check_inputs(text, noise, self.text_dim, self.noise_dim)
-        style = self.mapping(text, noise)  # [B, W]
+        styles = self.style(text, noise)  # [B, W]
+        return self.synthesize(styles[:, None].expand(-1, self.layers, -1))
+
+    def style(self, text: Tensor, noise: Tensor) -> Tensor:
+        """Map text [B, D] and noise [B, Z] to styles [B, W]: first the text's half.
+
+        The noise is brought to length sqrt(Z) first (karras2019stylegan), so that no sample starts
+        from an unusually short or long one. Truncation moves its half towards the mean,
+        w <- w_mean + psi (w - w_mean); the text's half stays, and so does what the caption says
+        (sauer2023stylegant).
+        """
+        noise = noise * (noise.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        free = self.map_noise(noise)  # [B, W / 2]
         if self.training:
             with torch.no_grad():
-                self.latent_mean.lerp_(style.float().mean(dim=0), 0.005)
+                self.latent_mean.lerp_(free.float().mean(dim=0), 0.005)
         elif self.truncation != 1:
-            style = self.caption_mean(text).lerp(style, self.truncation)
-        return self.synthesize(style[:, None].expand(-1, self.layers, -1))
-
-    def caption_mean(self, text: Tensor) -> Tensor:
-        """Mean style of each caption over 64 fixed noise vectors: [B, D] to [B, W].
-
-        Truncation towards the mean of all styles would lead away from the text; towards the
-        caption's own it only takes the unusual out (sauer2023stylegant).
-        """
-        text = text.repeat_interleave(len(self.probe), dim=0)  # [B 64, D]
-        noise = self.probe.repeat(len(text) // len(self.probe), 1)  # [B 64, Z]
-        return self.mapping(text, noise).unflatten(0, (-1, len(self.probe))).mean(dim=1)
+            free = self.latent_mean.lerp(free, self.truncation)
+        return torch.cat([self.map_text(self.standardize(text)), free], dim=1)
 
     def synthesize(self, styles: Tensor) -> Tensor:
         """Draw styles [B, L, W], one for each layer: [B, 3, S, S] in [-1, 1]."""

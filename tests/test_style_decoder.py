@@ -61,28 +61,50 @@ def test_demodulated_weights_have_unit_norm():
     assert torch.allclose(weights.square().sum(dim=(2, 3, 4)), torch.ones(5, 4), atol=1e-4)
 
 
-def test_every_layer_keeps_the_variance_at_the_start(generator):
-    """Of the convolutions' outputs, through the whole untrained network."""
+def test_every_layer_keeps_the_variance_at_the_start():
+    """Of the convolutions' outputs, relative to what they see, through whole untrained networks.
+
+    Demodulation holds on the average over weights and styles, hence the seeds.
+    """
     seen = []
 
     def watch(layer, inputs, output):
         x, style = inputs
-        found = modulated_conv2d(x, layer.weight, layer.affine(style))
-        # Relative to its input's second moment: demodulation asks for inputs of unit variance.
-        seen.append((found[:, :, 1:-1, 1:-1].square().mean() / x.square().mean()).item())
+        found = modulated_conv2d(x, layer.weight, layer.affine(style), grouped=False)
+        energy = functional.avg_pool2d(x.square().mean(dim=1, keepdim=True), 3, 1)
+        seen.append((found[:, :, 1:-1, 1:-1].square().mean() / energy.mean()).item())
 
-    for layer in [*generator.first, *generator.second]:
-        layer.register_forward_hook(watch)
-    generator(torch.randn(64, 16), torch.randn(64, 8))
-    assert len(seen) == generator.layers
+    for seed in range(6):
+        torch.manual_seed(seed)
+        generator = StyleGenerator(16, noise_dim=8, image_size=32, width=8).eval()
+        for layer in [*generator.first, *generator.second]:
+            layer.register_forward_hook(watch)
+        with torch.no_grad():
+            generator(torch.randn(64, 16), torch.randn(64, 8))
+    assert len(seen) == 6 * generator.layers
     assert sum(seen) / len(seen) == pytest.approx(1, abs=0.1)
 
 
-def test_mapping_does_not_see_the_length_of_the_noise():
-    mapping = MappingNetwork(16, 8)
+def test_style_does_not_see_the_length_of_the_noise(generator):
     text, noise = torch.randn(3, 16), torch.randn(3, 8)
-    assert torch.allclose(mapping(text, noise), mapping(text, 5 * noise), atol=1e-5)
-    assert not torch.allclose(mapping(text, noise), mapping(text, -noise), atol=1e-3)
+    styles = generator.style(text, noise)
+    assert styles.shape == (3, LATENT)
+    assert torch.allclose(styles, generator.style(text, 5 * noise), atol=1e-5)
+    assert not torch.allclose(styles, generator.style(text, -noise), atol=1e-3)
+
+
+def test_text_and_noise_have_a_half_of_the_style_each(generator):
+    text, noise = torch.randn(2, 16), torch.randn(2, 8)
+    half = LATENT // 2
+    first, other = generator.style(text, noise), generator.style(text.flip(0), noise)
+    assert torch.equal(first[:, half:], other[:, half:])
+    assert torch.equal(first[:, :half], other.flip(0)[:, :half])
+
+
+def test_mapping_keeps_the_variance_at_the_start():
+    torch.manual_seed(0)
+    mapped = MappingNetwork(64)(torch.randn(4096, 64))
+    assert mapped.square().mean().item() == pytest.approx(1, abs=0.15)
 
 
 def test_upsampling_is_the_binomial_filter_inside():
@@ -106,6 +128,7 @@ def test_it_draws_in_range_and_other_noise_gives_another_picture(generator):
 def test_truncation_0_is_one_picture_a_caption_and_1_the_plain_model(generator):
     text, noise = torch.randn(2, 16).repeat_interleave(3, dim=0), torch.randn(6, 8)
     plain = generator(text, noise)
+    generator.latent_mean.copy_(generator.style(text, noise)[:, LATENT // 2 :].mean(dim=0))
     generator.truncation = 0.0
     images = generator(text, noise)
     assert torch.allclose(images[:3], images[:1].expand(3, -1, -1, -1), atol=1e-6)
@@ -124,9 +147,8 @@ def test_the_running_mean_follows_the_styles_in_training_only(generator):
     generator.train()
     for _ in range(2000):
         with torch.no_grad():
-            generator.latent_mean.lerp_(generator.mapping(text, noise).mean(dim=0), 0.005)
-    generator(text, noise)
-    mean = generator.mapping(text, noise).mean(dim=0)
+            generator.style(text, noise)
+    mean = generator.style(text, noise)[:, LATENT // 2 :].mean(dim=0)
     assert torch.allclose(generator.latent_mean, mean, atol=1e-3)
 
 
@@ -152,22 +174,25 @@ def test_mixing_takes_the_early_layers_from_one_and_the_late_ones_from_the_other
         generator.mix(one, other, 9)
 
 
-def test_path_length_is_the_gradients_length_by_finite_differences(generator):
-    generator = generator.double()
+def test_path_length_is_the_gradients_length_by_finite_differences():
+    torch.manual_seed(0)
+    generator = StyleGenerator(16, noise_dim=8, image_size=8, width=4).eval().double()
     style = torch.randn(1, LATENT, dtype=torch.float64)
     draw = torch.Generator().manual_seed(0)
-    direction = torch.randn(1, 3, 32, 32, generator=draw).double() / 32
+    direction = torch.randn(1, 3, 8, 8, generator=draw).double() / 8
     styles = style[:, None].repeat(1, generator.layers, 1)
 
-    def value(styles):
-        with torch.no_grad():
-            return (generator.synthesize(styles) * direction).sum()
+    @torch.no_grad()
+    def value(styles):  # [N, L, W] to [N]
+        return (generator.synthesize(styles) * direction).sum(dim=(1, 2, 3))
 
     gradient = torch.zeros_like(styles)
+    steps = 1e-5 * torch.eye(LATENT, dtype=torch.float64)  # [W, W]
     for layer in range(generator.layers):
-        for k in range(LATENT):
-            step = torch.zeros_like(styles)
-            step[0, layer, k] = 1e-5
-            gradient[0, layer, k] = (value(styles + step) - value(styles - step)) / 2e-5
+        changed = styles.repeat(LATENT, 1, 1)
+        changed[:, layer] += steps
+        upper = value(changed)
+        changed[:, layer] -= 2 * steps
+        gradient[0, layer] = (upper - value(changed)) / 2e-5
     expected = gradient.square().sum(dim=2).mean(dim=1).sqrt()
     assert torch.allclose(path_length(generator, style), expected, rtol=1e-4)
