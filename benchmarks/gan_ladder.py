@@ -47,7 +47,8 @@ METRICS = (
     "scene accuracy: all", "scene accuracy: one object", "scene accuracy: two objects",
     "scene accuracy: three objects", "scene accuracy: seen pairs", "scene accuracy: unseen pairs",
     "scene accuracy: color", "scene accuracy: shape", "scene accuracy: count",
-    "scene accuracy: relation", "FD-scenes", "kernel distance", "precision", "recall", "R@1",
+    "scene accuracy: relation", "scene accuracy: background", "FD-scenes", "kernel distance",
+    "precision", "recall", "R@1",
 )  # fmt: skip
 
 

@@ -55,8 +55,9 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "COCO's train2017, val-hour for an hour on val2017; what else is given goes "
         "before")  # fmt: skip
     add("--init", metavar="NAME|PATH", help="begin with the weights of this checkpoint, and with "
-        "those of its discriminator if they are there (with these alone if the generator is of "
-        "another kind)")  # fmt: skip
+        "those of its discriminator if they are there")  # fmt: skip
+    add("--init-discriminator", metavar="NAME|PATH", help="begin with the discriminator of this "
+        "checkpoint")  # fmt: skip
     add("--steps", type=int, help="updates; default: by profile")
     add("--batch-size", type=int, default=64, help="images a step, over all processes; default: "
         "%(default)s")  # fmt: skip

@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from t2i_course.coco_folder import Split, read_captions_file
+from t2i_course.coco_folder import Split, leads_out, read_captions_file
+from t2i_course.listed_captions import stream_lists
 from t2i_course.shards import ShardSplit, find_data, read_index, tar_files
 
 # Which part of COCO's pictures a split holds, by its name.
@@ -101,10 +102,10 @@ def learnt_from(
         earlier: the same of the weights that training begins with; their pictures stay seen.
 
     Returns:
-        The earlier entries and a new one. "captions": name of the captions file; "sha256" of its
-        content, or, of shards, of their names and lengths; "images": how many it lists; "divided":
-        whether a tenth of them was held out (`coco_folder.find_split`); "coco": whether the
-        pictures bear COCO's names.
+        The earlier entries and a new one, each once. "captions": name of the captions file;
+        "sha256" of its content, or, of shards, of their names and lengths; "images": how many it
+        lists; "divided": whether a tenth of them was held out (`coco_folder.find_split`); "coco":
+        whether the pictures bear COCO's names.
     """
     if isinstance(train, ShardSplit):
         images = sum(len(read_index(shard)) for shard in tar_files(train.image_folder))
@@ -113,7 +114,7 @@ def learnt_from(
             "divided": train.divided, "coco": False,
         }  # fmt: skip
     else:
-        names = [image["file_name"] for image in read_captions_file(train.captions_file)["images"]]
+        names = [name for _, name in _listed_images(train.captions_file)]
         entry = {
             "captions": train.captions_file.name,
             "sha256": _hash(train.captions_file),
@@ -121,7 +122,8 @@ def learnt_from(
             "divided": train.image_ids is not None,
             "coco": all(map(COCO_FILE.fullmatch, names)),
         }
-    return [*(other for other in earlier if other != entry), entry]
+    entries = [*earlier, entry]
+    return [one for k, one in enumerate(entries) if one not in entries[k + 1 :]]
 
 
 def check_unseen(
@@ -226,8 +228,24 @@ def _shared_parts(first: str, second: str) -> str:
 def _file_names(split: Split) -> list[str]:
     """File names of a split's pictures."""
     chosen = None if split.image_ids is None else set(split.image_ids)
-    images = read_captions_file(split.captions_file)["images"]
-    return [image["file_name"] for image in images if chosen is None or image["id"] in chosen]
+    images = _listed_images(split.captions_file)
+    return [name for number, name in images if chosen is None or number in chosen]
+
+
+def _listed_images(captions_file: Path) -> list[tuple[int, str]]:
+    """Ids and file names of all images, read entry by entry: COCO's captions are half a gigabyte.
+
+    A file with something wrong is read once more, whole, for an error that says what it is.
+    """
+    try:
+        lists = stream_lists(captions_file)
+        found = [(e["id"], e["file_name"]) for name, e in lists if name == "images"]
+    except (ValueError, KeyError, TypeError):
+        found = []
+    if found and all(type(n) is int and isinstance(f, str) and not leads_out(f) for n, f in found):
+        return found
+    images = read_captions_file(captions_file)["images"]
+    return [(image["id"], image["file_name"]) for image in images]
 
 
 def _bears_coco_names(split: Split) -> bool:

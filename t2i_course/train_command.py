@@ -47,6 +47,8 @@ def train(args: argparse.Namespace) -> int:
     adversarial = args.model in ADVERSARIAL
     if args.ingredients and not adversarial:
         raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
+    if args.init_discriminator and not adversarial:
+        raise ValueError(f"--init-discriminator is for the GAN: {args.model} has no discriminator")
     if args.flips and current.data == "scenes":
         raise ValueError("--flips is for photos: in scenes a mirrored picture's facts are others")
     ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
@@ -103,12 +105,13 @@ def train(args: argparse.Namespace) -> int:
     for network in objective.modules.values():
         if hasattr(network, "standardize"):
             network.standardize.fit(text["train"])
-    if args.init:
-        begun = _begin_with(args.init, objective.modules, encoder)
-        objective.identity |= {"init": begun}
-    earlier = checkpoints.read_card(args.init) if args.init else {}
+    begins = {"generator": args.init, "discriminator": args.init_discriminator}
+    if any(begins.values()):
+        objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
+    earlier = {part: checkpoints.read_card(name) for part, name in begins.items() if name}
     trained_on = shared_pictures.learnt_from(
-        data.find_data(folder, "train"), earlier.get("trained_on", [])
+        data.find_data(folder, "train"),
+        [entry for card in earlier.values() for entry in card.get("trained_on", [])],
     )
     weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
     told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
@@ -145,9 +148,10 @@ def train(args: argparse.Namespace) -> int:
         "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
         "seed": config.seed,
     }  # fmt: skip
-    if earlier:
-        told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
-        card["begun_with"] = {name: earlier[name] for name in told if name in earlier}
+    told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
+    for part, key in (("generator", "begun_with"), ("discriminator", "judge_begun_with")):
+        if part in earlier:
+            card[key] = {name: earlier[part][name] for name in told if name in earlier[part]}
     if first_process():
         if (judge := objective.modules.get("discriminator")) is not None:
             training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)
@@ -161,20 +165,31 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _begin_with(name: str, networks: dict[str, nn.Module], encoder: TextEncoder) -> str:
-    """Load a checkpoint's weights into networks; return what tells these weights from others."""
-    path, found = checkpoints.checkpoint_path(name), []
+def _begin_with(
+    begins: dict[str, str | None], networks: dict[str, nn.Module], encoder: TextEncoder
+) -> str:
+    """Load weights into networks.
+
+    Args:
+        begins: "generator" and "discriminator", each with the name of a checkpoint or None. Without
+            one of its own, the discriminator is the one beside the generator, if there is one.
+        networks: by the same names.
+        encoder: of this run.
+
+    Returns:
+        What tells these weights from others.
+    """
     builders = GENERATORS | {gan.Discriminator.name: gan.Discriminator}
+    found = []
     for part, network in networks.items():
+        if (name := begins[part] or begins["generator"]) is None:
+            continue
+        path = checkpoints.checkpoint_path(name)
         file = path if part == "generator" else path.with_name(f"{path.name}-{part}")
-        if part != "generator" and not file.with_name(f"{file.name}.json").is_file():
+        if begins[part] is None and not file.with_name(f"{file.name}.json").is_file():
             note(f"{path.name} comes without its {part}: that one begins anew")
             continue
         loaded, card = checkpoints.load_generator(file, builders=builders)
-        judge = path.with_name(f"{path.name}-discriminator.json")
-        if loaded.name != network.name and "discriminator" in networks and judge.is_file():
-            note(f"{path.name} draws by {loaded.name}: the {network.name} generator begins anew")
-            continue
         if (loaded.name, loaded.config) != (network.name, network.config):
             raise ValueError(
                 f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "

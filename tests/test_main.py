@@ -763,15 +763,21 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     argv = [*argv[:-4], "--output", "third", "--device", "cpu"]
     assert "give both the same" in error_line(capsys, [*argv, "--init", "few", "--set", "width=16"])
     assert "no checkpoint" in error_line(capsys, [*argv, "--init", "nothing"])
-    # Another kind of generator takes the discriminator only; without one there is nothing to take.
-    style = ["style" if word == "gan" else word for word in again] + ["--restart"]
-    assert main([*style, "--set", "generator_rate=1e-9", "--set", "discriminator_rate=1e-9"]) == 0
-    assert "few draws by gan: the style generator begins anew" in capsys.readouterr().err
+    # The discriminator alone, before a generator of another kind.
+    style = ["style" if word == "gan" else word for word in again[:-2]]
+    still = ["--set", "generator_rate=1e-9", "--set", "discriminator_rate=1e-9", "--restart"]
+    assert main([*style, "--init-discriminator", "few", *still]) == 0
     few, more = (load_file(folder / f"{n}-discriminator.safetensors") for n in ("few", "more"))
     assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
-    assert json.loads((folder / "more.json").read_text())["config"]["width"] == 8
+    card = json.loads((folder / "more.json").read_text())
+    assert card["model"] == "style" and "begun_with" not in card
+    assert card["judge_begun_with"]["sha256"] == cards[0]["sha256"]
+    assert card["trained_on"] == cards[0]["trained_on"]
+    assert "give both the same" in error_line(capsys, [*style, "--init", "few", "--restart"])
     baseline = ["train", "--model", "baseline", "--data", str(small_scenes), "--steps", "2"]
     assert "give both the same" in error_line(capsys, [*baseline, "--init", "few"])
+    told = error_line(capsys, [*baseline, "--init-discriminator", "few"])
+    assert "baseline has no discriminator" in told
     (folder / "few-discriminator.json").unlink()
     assert main([*argv, "--init", "few"]) == 0
     assert "few comes without its discriminator" in capsys.readouterr().err

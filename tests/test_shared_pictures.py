@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,23 @@ def photos(tmp_path) -> Path:
     """Photos of one's own: each split is numbered from 1, as `convert` and others do."""
     folder = write_split(tmp_path / "photos", "train", range(1, 9))
     return write_split(folder, "val", range(1, 5))
+
+
+def test_large_captions_are_not_held_in_memory(tmp_path):
+    """Of a picture its id and name are kept, of a caption nothing."""
+    folder, caption = write_split(tmp_path, "train", range(1, 2)), "word " * 200
+    images = [{"id": k, "file_name": f"{k}.png", "url": "x" * 500} for k in range(1, 20_001)]
+    annotations = [{"id": k, "image_id": k, "caption": caption} for k in range(1, 20_001)]
+    file = folder / "annotations" / "captions_train.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations}))
+    write_split(folder, "val", range(1, 2))
+    split = find_split(folder, "train")
+    tracemalloc.start()
+    (entry,) = learnt_from(split)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert entry["images"] == 20_000
+    assert peak < 0.4 * file.stat().st_size
 
 
 @pytest.fixture
