@@ -2,9 +2,9 @@
 
 Mapping networks turn text and noise into a style; from a learned constant, convolutions whose
 weights the style scales draw the picture. The parts are those of karras2019stylegan and
-karras2020stylegan2. As in sauer2023stylegant the noise is mapped by itself and stands beside the
-text in the style; the text is mapped, too, which that paper leaves out. There is no kernel of its
-own: everything is plain PyTorch.
+karras2020stylegan2. As in sauer2023stylegant the noise is mapped by itself, stands beside the text
+in the style, and moves the constant (by a sum here, by turns and shifts there); the text is mapped,
+too, which that paper leaves out. There is no kernel of its own: everything is plain PyTorch.
 
 The call is that of every generator of the course, `images = generator(text, noise)`.
 """
@@ -21,7 +21,8 @@ from torch.nn import functional
 from t2i_course.gan import SLOPE, TextGenerator, block_channels
 from t2i_course.image_decoder import DECODERS, Standardize, check_inputs
 
-LATENT = 512  # W, numbers of a style: half of them from the text, half from the noise
+TEXT, FREE = 256, 128  # numbers of a style that come from the text, and from the noise
+LATENT = TEXT + FREE  # W
 GAIN = math.sqrt(2)  # of the leaky ReLU: keeps the variance
 
 
@@ -80,16 +81,16 @@ def modulated_conv2d(
 
 
 class MappingNetwork(nn.Module):
-    """From text or from noise to its half of the style, by layers without a picture in between.
+    """From text or from noise to its part of the style, by layers without a picture in between.
 
-    The weights begin such that every layer keeps the variance: a half that came out small would go
+    The weights begin such that every layer keeps the variance: a part that came out small would go
     unheard beside the other.
     """
 
-    def __init__(self, in_features: int, layers: int = 2) -> None:
+    def __init__(self, in_features: int, out_features: int, layers: int = 2) -> None:
         """Build the layers."""
         super().__init__()
-        widths = [in_features] + [LATENT // 2] * layers
+        widths = [in_features] + [out_features] * layers
         self.layers = nn.ModuleList(
             nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
         )
@@ -98,7 +99,7 @@ class MappingNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, D] of unit variance to [B, W / 2]."""
+        """Map [B, D] of unit variance to [B, out_features]."""
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), SLOPE) * GAIN
         return x
@@ -162,9 +163,9 @@ class StyleGenerator(nn.Module):
     Attributes:
         config: the arguments that build it again.
         layers: L, styles of a picture: two at each side, from 4 x 4 up.
-        truncation: psi, how far the noise's half of a style may be from its mean; 1 for as far as
+        truncation: psi, how far the noise's part of a style may be from its mean; 1 for as far as
             it is.
-        latent_mean: [W / 2], running mean of that half in training.
+        latent_mean: [FREE], running mean of that part in training.
     """
 
     name = "style"
@@ -188,8 +189,11 @@ class StyleGenerator(nn.Module):
         }  # fmt: skip
         self.truncation = 1.0
         self.standardize = Standardize(text_dim)
-        self.map_text, self.map_noise = MappingNetwork(text_dim), MappingNetwork(noise_dim)
+        self.map_text = MappingNetwork(text_dim, TEXT)
+        self.map_noise = MappingNetwork(noise_dim, FREE)
         self.constant = nn.Parameter(torch.randn(1, channels[0], 4, 4))
+        self.move = nn.Linear(FREE, channels[0] * 4 * 4, bias=False)  # the constant, by the noise
+        nn.init.normal_(self.move.weight, std=FREE**-0.5)
         before = [channels[0], *channels[:-1]]
         sides = [4 * 2**k for k in range(len(channels))]
         self.first = nn.ModuleList(
@@ -200,7 +204,7 @@ class StyleGenerator(nn.Module):
         )
         self.to_picture = nn.ModuleList(ToPicture(c) for c in channels)
         self.layers = 2 * len(channels)
-        self.register_buffer("latent_mean", torch.zeros(LATENT // 2))
+        self.register_buffer("latent_mean", torch.zeros(FREE))
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
@@ -209,15 +213,15 @@ class StyleGenerator(nn.Module):
         return self.synthesize(styles[:, None].expand(-1, self.layers, -1))
 
     def style(self, text: Tensor, noise: Tensor) -> Tensor:
-        """Map text [B, D] and noise [B, Z] to styles [B, W]: first the text's half.
+        """Map text [B, D] and noise [B, Z] to styles [B, W]: first the text's part.
 
         The noise is brought to length sqrt(Z) first (karras2019stylegan), so that no sample starts
-        from an unusually short or long one. Truncation moves its half towards the mean,
-        w <- w_mean + psi (w - w_mean); the text's half stays, and so does what the caption says
+        from an unusually short or long one. Truncation moves its part towards the mean,
+        w <- w_mean + psi (w - w_mean); the text's part stays, and so does what the caption says
         (sauer2023stylegant).
         """
         noise = noise * (noise.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-        free = self.map_noise(noise)  # [B, W / 2]
+        free = self.map_noise(noise)  # [B, FREE]
         if self.training:
             with torch.no_grad():
                 self.latent_mean.lerp_(free.float().mean(dim=0), 0.005)
@@ -227,7 +231,8 @@ class StyleGenerator(nn.Module):
 
     def synthesize(self, styles: Tensor) -> Tensor:
         """Draw styles [B, L, W], one for each layer: [B, 3, S, S] in [-1, 1]."""
-        x = self.constant.expand(len(styles), -1, -1, -1)  # [B, C, 4, 4]
+        moved = self.move(styles[:, 0, TEXT:]).unflatten(1, self.constant.shape[1:])
+        x = self.constant + moved  # [B, C, 4, 4]
         picture: Tensor | None = None
         for k, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
             x = x if k == 0 else upsample(x)

@@ -33,7 +33,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = CHECKOUT / "notebooks"
 NAMES = ["00_start_here", "01_data", "02_text_encoder", "03_image_decoder", "04_training",
-         "05_evaluation", "06_gan"]  # fmt: skip
+         "05_evaluation", "06_gan", "07_style_decoder"]  # fmt: skip
 HEADER = ["Before this", "Minutes (2-core CPU)", "Minutes (GPU)", "New here"]
 # A path from the root of a machine's disk; not the path of a web address
 MACHINE_PATH = re.compile(
@@ -95,7 +95,7 @@ def header_table(path):
     return [row_of(line) for line in lines]
 
 
-def test_notebooks_00_to_06_exist():
+def test_notebooks_00_to_07_exist():
     present = {path.stem for path in FOLDER.glob("*.ipynb")}
     assert set(NAMES) <= present
 
