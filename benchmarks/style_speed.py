@@ -4,8 +4,9 @@
     python benchmarks/style_speed.py --ledger   writes them to data/results/style_speed.json
 
 Discriminator, losses, batch and false captions are those of `train --model gan`; the style decoder
-is built at its own width and at the width that brings its number of weights nearest to that of the
-GAN's generator. The three alternate, step by step, so that a busy machine slows all of them.
+is built at the GAN's width and, if that is another, at the width that brings its number of weights
+nearest to that of the GAN's generator. All alternate, step by step, so that a busy machine slows
+all of them.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def main() -> None:
     forms = {
         "gan": Course(place, TEXT, 64, false),
         "style": style(CONFIG.width),
-        "style-equal-weights": style(equal),
     }
+    if equal != CONFIG.width:
+        forms["style-equal-weights"] = style(equal)
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(1, arguments.steps + 3):
         batch = random_batch(size, 64, TEXT, number, place)
@@ -69,7 +71,7 @@ def main() -> None:
             f"{weights(generator):,} weights",
             float(np.mean(seconds[name][2:])),
         )
-    for name in ("style", "style-equal-weights"):
+    for name in list(forms)[1:]:
         figures[f"{name}-ratio"] = (
             f"step with the {name} decoder over the step with the GAN's generator",
             figures[name][1] / figures["gan"][1],
