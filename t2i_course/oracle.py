@@ -144,18 +144,23 @@ def read_picture(pixels: np.ndarray) -> Scene:
         core = far >= 0.8 * np.percentile(far[inside], 80)
         rgb = np.median(pixels[box][core], axis=0)
         direction = rgb - np.median(estimate[box][core], axis=0)
-        share = (difference @ direction / (direction @ direction)).clip(0, 1)
+        # Parts on both sides of the background's colour can cancel: then there is no direction.
+        share = (difference @ direction / max(direction @ direction, 1e-6)).clip(0, 1)
         grown = np.zeros((SIDE, SIDE), dtype=bool)
         grown[box] = inside
         share = np.where(ndimage.binary_dilation(grown, iterations=2), share, 0)
-        rows, columns = np.nonzero(share > 0.5)
+        if one_color := bool((share > 0.5).any()):
+            rows, columns = np.nonzero(share > 0.5)
+        else:
+            rows, columns = np.nonzero(grown)
         top, left = rows.min(), columns.min()
         height, width = rows.max() - top + 1, columns.max() - left + 1
         shape, diameter = _read_shape(np.pad(share, WINDOW), top, left, height, width)
         size = "small" if diameter < 19.5 else "large"
         x, y = left + width / 2, top + height / 2
         color = tuple(int(c) for c in rgb)
-        objects.append(SceneObject(shape, _read_color(rgb), size, x, y, diameter, color))
+        told = (shape, _read_color(rgb)) if one_color else (None, None)
+        objects.append(SceneObject(*told, size, x, y, diameter, color))
     return Scene(background, tuple(objects[:9]))
 
 

@@ -95,6 +95,28 @@ def test_a_colour_off_the_palette_is_none():
     assert (thing.shape, thing.color, thing.size) == ("square", None, "large")
 
 
+def test_a_thing_lighter_and_darker_than_the_ground_has_no_shape_and_no_colour():
+    """Such as an untrained generator draws: the two parts cancel in the mean."""
+    pixels = np.full((64, 64, 3), 128, dtype=np.uint8)
+    pixels[20:40, 20:30], pixels[20:40, 30:40] = 188, 68
+    scene = oracle.read_picture(pixels)
+    (thing,) = scene.objects
+    assert scene.background == "gray"
+    assert (thing.shape, thing.color) == (None, None)
+    assert (thing.x, thing.y) == (30, 30)
+
+
+def test_no_picture_is_too_strange_to_be_read():
+    """Smooth random colours on a plain ground, as generators draw them in early steps."""
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        coarse = rng.normal(128, rng.uniform(20, 200), (6, 6, 3)).clip(0, 255).astype(np.uint8)
+        inner = np.asarray(Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC))
+        pixels = np.full((64, 64, 3), rng.choice([0, 128, 255]), dtype=np.uint8)
+        pixels[12:52, 12:52] = inner
+        oracle.read_picture(pixels)
+
+
 def test_wrong_count_fails_whatever_else_is_right():
     scene = next(s for s in drawn(200, "count") if len(s.objects) == 2)
     fewer = replace(scene, objects=scene.objects[:1])
