@@ -2,8 +2,9 @@
 
     python benchmarks/gan_ladder.py            trains what is missing, and prints the table
     python benchmarks/gan_ladder.py --ledger   writes it to data/results/gan_ladder.json, too
-    python benchmarks/gan_ladder.py --rungs style style-equal-seconds    the style decoder, with the
-                            ingredients up to DiffAugment, for as many steps and for as long
+    python benchmarks/gan_ladder.py --rungs contradicting style style-equal-seconds --steps 600
+                            the style decoder beside the GAN, both with all ingredients, for as many
+                            steps and for as long
 
 Every run is a command of its own, `python -m t2i_course train ...`, printed as it starts, with
 equal steps and batches. A run that is done stands in data/results/gan_ladder_runs.jsonl and is not
@@ -43,7 +44,6 @@ RUNGS = {  # what each rung changes; the ones before it stay
     "contradicting": {"false_captions": "3", "contradicting": "0.5"},
 }
 STYLE = {"style": 1.0, "style-equal-seconds": 0.67}  # share of the steps: its step takes 1.5 times
-STYLE_RUNG = "diffaugment"  # whose ingredients the style decoder is trained with
 METRICS = (
     "scene accuracy: all", "scene accuracy: one object", "scene accuracy: two objects",
     "scene accuracy: three objects", "scene accuracy: seen pairs", "scene accuracy: unseen pairs",
@@ -56,7 +56,7 @@ METRICS = (
 def settings_of(rung: str) -> dict[str, str]:
     """Ingredients of a rung: those of all rungs up to it."""
     names = list(RUNGS)
-    last = names.index(rung if rung in RUNGS else STYLE_RUNG)
+    last = names.index(rung) if rung in RUNGS else len(names) - 1
     found = dict(BARE)
     for name in names[: last + 1]:
         found |= RUNGS[name]
