@@ -108,7 +108,9 @@ def train(args: argparse.Namespace) -> int:
     begins = {"generator": args.init, "discriminator": args.init_discriminator}
     if any(begins.values()):
         objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
-    earlier = {part: checkpoints.read_card(name) for part, name in begins.items() if name}
+    earlier = {
+        part: checkpoints.read_card(_file_of(name, part)) for part, name in begins.items() if name
+    }
     trained_on = shared_pictures.learnt_from(
         data.find_data(folder, "train"),
         [entry for card in earlier.values() for entry in card.get("trained_on", [])],
@@ -165,6 +167,12 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _file_of(name: str, part: str) -> Path:
+    """Where a checkpoint's generator or discriminator lies, without a suffix."""
+    path = checkpoints.checkpoint_path(name)
+    return path if part == "generator" else path.with_name(f"{path.name}-{part}")
+
+
 def _begin_with(
     begins: dict[str, str | None], networks: dict[str, nn.Module], encoder: TextEncoder
 ) -> str:
@@ -184,10 +192,9 @@ def _begin_with(
     for part, network in networks.items():
         if (name := begins[part] or begins["generator"]) is None:
             continue
-        path = checkpoints.checkpoint_path(name)
-        file = path if part == "generator" else path.with_name(f"{path.name}-{part}")
+        file = _file_of(name, part)
         if begins[part] is None and not file.with_name(f"{file.name}.json").is_file():
-            note(f"{path.name} comes without its {part}: that one begins anew")
+            note(f"{Path(name).name} comes without its {part}: that one begins anew")
             continue
         loaded, card = checkpoints.load_generator(file, builders=builders)
         if (loaded.name, loaded.config) != (network.name, network.config):

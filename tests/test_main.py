@@ -774,7 +774,8 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
     card = json.loads((folder / "more.json").read_text())
     assert card["model"] == "style" and "begun_with" not in card
-    assert card["judge_begun_with"]["sha256"] == cards[0]["sha256"]
+    judge = json.loads((folder / "few-discriminator.json").read_text())
+    assert card["judge_begun_with"]["sha256"] == judge["sha256"] != cards[0]["sha256"]
     assert card["trained_on"] == cards[0]["trained_on"]
     assert "give both the same" in error_line(capsys, [*style, "--init", "few", "--restart"])
     baseline = ["train", "--model", "baseline", "--data", str(small_scenes), "--steps", "2"]
