@@ -73,6 +73,8 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         help="auto takes bf16 where it is faster; default: %(default)s")  # fmt: skip
     add("--compile", action="store_true", help="by torch.compile: minutes before the first step, "
         "faster ones then on a GPU")  # fmt: skip
+    add("--scenes", type=int, metavar="N", help="number of training pictures, drawn on "
+        "first use, where the data are scenes; default: 10000")  # fmt: skip
     add("--flips", action="store_true", help="mirror every other photo, unless its caption says "
         "left or right")  # fmt: skip
     add("--checkpoint-every", type=int, default=500, metavar="N", help="default: %(default)s steps")

@@ -51,6 +51,11 @@ def train(args: argparse.Namespace) -> int:
         raise ValueError(f"--init-discriminator is for the GAN: {args.model} has no discriminator")
     if args.flips and current.data == "scenes":
         raise ValueError("--flips is for photos: in scenes a mirrored picture's facts are others")
+    if args.scenes is not None and (current.data != "scenes" or args.scenes < 1):
+        raise ValueError(
+            f"--scenes {args.scenes} draws so many scenes, 1 or more, where the data are scenes; "
+            f"here they are {current.data}"
+        )
     ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
@@ -82,7 +87,11 @@ def train(args: argparse.Namespace) -> int:
     # What takes long comes after everything that may be wrong.
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
     bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
-    folder = data.resolve_data(current.data)
+    if args.scenes is None:
+        folder = data.resolve_data(current.data)
+    else:  # val is that of the embedded set, picture by picture
+        place = runtime.data_folder() / f"scenes-{args.scenes}"
+        folder = scenes.make_scenes(place, train=args.scenes, progress=bars)
     if current.data != "scenes":
         shared_pictures.check_splits(folder)
     packed, text = {}, {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from t2i_course import __version__, checkpoints, report, training
+from t2i_course import __version__, checkpoints, report, scenes, training
 from t2i_course.__main__ import build_parser, main
 from t2i_course.caption_matcher import CaptionMatcher
 from t2i_course.console import PRESETS
@@ -711,6 +712,23 @@ def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
     assert "give 0" in error_line(capsys, [*argv[:-1], "1.5", "--overwrite"])
     argv = ["generate", "a dog", "--model", "tiny", "--output", "t.png", "--truncation", "0.5"]
     assert "has no truncation" in error_line(capsys, argv)
+
+
+def test_more_scenes_begin_with_the_scenes_there_are(home, capsys, monkeypatch, small_scenes):
+    few = functools.partial(scenes.make_scenes, val=4)  # of val, for time's sake
+    monkeypatch.setattr(scenes, "make_scenes", few)
+    argv = ["train", "--data", "scenes", "--scenes", "70", "--steps", "1", "--batch-size", "4",
+            "--output", "more", "--device", "cpu"]  # fmt: skip
+    assert main(argv) == 0
+    assert "images: 70 train, 4 val" in capsys.readouterr().out
+    card = json.loads((home / "checkpoints" / "more.json").read_text())
+    assert card["trained_on"][0]["images"] == 70 and card["data"] == "scenes"
+    more = home / "scenes-70" / "train"
+    for picture in sorted((small_scenes / "train").iterdir()):
+        assert (more / picture.name).read_bytes() == picture.read_bytes()
+    assert "1 or more" in error_line(capsys, ["train", "--data", "scenes", "--scenes", "0"])
+    told = error_line(capsys, [*TRAIN, "--scenes", "70", "--restart"])
+    assert "where the data are scenes; here they are" in told and told.endswith("photos")
 
 
 def test_a_preset_gives_options_that_others_go_before():
