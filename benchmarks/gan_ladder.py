@@ -1,10 +1,10 @@
 """The ablation ladder of the GAN: one ingredient more on every rung, three seeds a rung.
 
-    python benchmarks/gan_ladder.py            trains what is missing, and prints the table
-    python benchmarks/gan_ladder.py --ledger   writes it to data/results/gan_ladder.json, too
-    python benchmarks/gan_ladder.py --rungs contradicting style style-equal-seconds --steps 600
-                            the style decoder beside the GAN, both with all ingredients, for as many
-                            steps and for as long
+    python benchmarks/gan_ladder.py                   trains what is missing, prints the table
+    python benchmarks/gan_ladder.py --ledger ladder   writes it to data/results/ladder.json, too
+
+With `--rungs contradicting style style-equal-seconds --steps 600 --ledger style-comparison` it sets
+the style decoder beside the GAN, both with all ingredients, for as many steps and for as long.
 
 Every run is a command of its own, `python -m t2i_course train ...`, printed as it starts, with
 equal steps and batches. A run that is done stands in data/results/gan_ladder_runs.jsonl and is not
@@ -138,8 +138,16 @@ def main() -> None:
     parser.add_argument("--rungs", nargs="*", default=["baseline", *RUNGS], help="some rungs only")
     parser.add_argument("--only-seed", type=int, help="train this seed, and no table: for two "
                         "processes side by side")  # fmt: skip
-    parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
+    parser.add_argument("--ledger", metavar="NAME", help="write rows to data/results/NAME.json")
     arguments = parser.parse_args()
+    arguments.ledger = report.check_name(arguments.ledger)
+    name = arguments.ledger or "ladder"
+    again = (
+        f"python benchmarks/gan_ladder.py --steps {arguments.steps} --batch-size "
+        f"{arguments.batch_size} --width {arguments.width} --ledger {name}"
+    )
+    if arguments.rungs != parser.get_default("rungs"):
+        again += f" --rungs {' '.join(arguments.rungs)}"
     seeds = range(arguments.seeds) if arguments.only_seed is None else [arguments.only_seed]
     rows = []
     for rung in arguments.rungs:
@@ -147,8 +155,7 @@ def main() -> None:
         common = {
             "seeds": tuple(seeds), "data": "scenes", "hardware": runtime.hardware(),
             "seconds": round(sum(run["seconds"] for run in runs), 1),
-            "command": f"python benchmarks/gan_ladder.py --steps {arguments.steps} --batch-size "
-            f"{arguments.batch_size} --width {arguments.width} --ledger",
+            "command": again,
         }  # fmt: skip
         told = [rung.ljust(15)]
         for metric in METRICS:
@@ -157,8 +164,7 @@ def main() -> None:
             told.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
             rows.append(
                 report.Row(
-                    id="ladder-" + "-".join(f"{rung} {metric}".lower().split()).replace(
-                        ":", "").replace("@", "-at-"),
+                    id=f"{name}-{report.slug(f'{rung} {metric}')}",
                     metric=f"{metric}, mean of the seeds, after "
                     f"{round(arguments.steps * STYLE.get(rung, 1.0))} steps of "
                     f"{arguments.batch_size} pictures",
@@ -166,20 +172,20 @@ def main() -> None:
                     split="val", extractor=runs[0]["metrics"][metric]["extractor"], **common,
                 )
             )  # fmt: skip
-        for name, unit in (("seconds", "s"), ("megabytes", "MB")):
-            values = [run[name] for run in runs]
+        for cost, unit in (("seconds", "s"), ("megabytes", "MB")):
+            values = [run[cost] for run in runs]
             told.append(f"{np.mean(values):.0f} {unit}")
             rows.append(
                 report.Row(
-                    id=f"ladder-{rung}-{name}", value=float(np.mean(values)),
-                    metric="seconds of training" if name == "seconds" else "megabytes of memory, "
+                    id=f"{name}-{rung}-{cost}", value=float(np.mean(values)),
+                    metric="seconds of training" if cost == "seconds" else "megabytes of memory, "
                     "the most that was resident", interval=interval(values), samples=len(values),
                     split="none", extractor="none", **common,
                 )
             )  # fmt: skip
         print(", ".join(told), flush=True)
     if arguments.ledger:
-        print(f"written: {report.add_rows('gan_ladder.json', rows).name}")
+        print(f"written: {report.add_rows(f'{name}.json', rows).name}")
 
 
 if __name__ == "__main__":

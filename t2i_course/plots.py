@@ -297,6 +297,51 @@ def loss_curves(
     return figure
 
 
+def interval_panels(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    unit: tuple[int, int] = (150, 26),
+) -> Figure:
+    """Draw values with their intervals, a panel for each measure and a row for each thing measured.
+
+    Args:
+        panels: name of the measure to name of the row to (value, low, high); all values from 0 on.
+            What of an interval lies below 0 is not shown.
+        unit: screen pixels of a panel's width and of a row's height.
+
+    Raises:
+        ValueError: there is no panel or no row, the panels' rows differ, or a value lies outside
+            its interval or below 0.
+    """
+    rows = list(next(iter(panels.values()), ()))
+    if not rows:
+        raise ValueError("no value to draw")
+    for name, values in panels.items():
+        if list(values) != rows:
+            raise ValueError(f"panel {name!r} has the rows {list(values)}, the first has {rows}")
+        for row, (value, low, high) in values.items():
+            if not low <= value <= high or value < 0:
+                raise ValueError(f"{name}, {row}: {value} with the interval {low} to {high}")
+    left, bottom, top, gap = round(max(map(len, rows)) * CHARACTER) + 14, 40, 8, 16
+    width, height = unit[0], unit[1] * len(rows)
+    figure = _figure(left + len(panels) * (width + gap), top + height + bottom)
+    for column, (name, values) in enumerate(panels.items()):
+        axes = _place(figure, left + column * (width + gap), top, width, height)
+        middle, low, high = np.array(list(values.values()), dtype=float).T  # [rows] each
+        low = low.clip(0)
+        axes.errorbar(
+            middle, range(len(rows)), xerr=(middle - low, high - middle), fmt="o", markersize=4,
+            linewidth=1.2, capsize=2, color=PALETTE["blue"],
+        )  # fmt: skip
+        axes.set(xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(range(len(rows)), [_ascii(row) if column == 0 else "" for row in rows])
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel(_ascii(name), fontsize=FONT + 1, parse_math=False)
+        axes.tick_params(labelsize=FONT)
+        axes.grid(axis="y", linewidth=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def heat_map(
     matrix: Tensor | np.ndarray | Sequence[Sequence[float]],
     row_labels: Sequence[str] | None = None,

@@ -168,6 +168,38 @@ def test_curves_that_do_not_fit_are_refused():
         plots.loss_curves({"train": ([0, 1], [1.0])})
 
 
+def test_interval_panels_show_each_value_in_its_row():
+    accuracy = {"first": (0.5, 0.4, 0.7), "second, better": (0.8, -0.2, 1.1)}
+    distance = {"first": (3000, 1000, 5000), "second, better": (100, 90, 120)}
+    figure = plots.interval_panels({"right": accuracy, "distance": distance})
+    pixels_of(figure)
+    for axes, values in zip(figure.axes, (accuracy, distance), strict=True):
+        points, _, (bars,) = axes.containers[0]
+        for row, (value, low, high) in enumerate(values.values()):
+            assert (points.get_xdata()[row], points.get_ydata()[row]) == (value, row)
+            ends = sorted(bars.get_segments()[row][:, 0])
+            assert ends == pytest.approx([max(low, 0), high])
+        assert axes.get_xlim()[0] == 0 and axes.yaxis_inverted()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(accuracy)
+    left = figure.axes[0].get_yticklabels()[1].get_window_extent().x0
+    assert left >= 0  # no name is cut off
+
+
+@pytest.mark.parametrize(
+    ("panels", "message"),
+    [
+        ({}, "no value"),
+        ({"a": {}}, "no value"),
+        ({"a": {"x": (1, 0, 2)}, "b": {"y": (1, 0, 2)}}, "panel 'b'"),
+        ({"a": {"x": (3, 0, 2)}}, "a, x: 3"),
+        ({"a": {"x": (-1, -2, 0)}}, "a, x: -1"),
+    ],
+)
+def test_intervals_that_cannot_be_drawn_are_refused(panels, message):
+    with pytest.raises(ValueError, match=message):
+        plots.interval_panels(panels)
+
+
 def test_heat_map_shows_the_matrix_with_its_labels_and_values():
     matrix = torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.25, 0.0]])
     figure = plots.heat_map(matrix, ["x", "y"], ["a", "b", "$c"], "title", number_format=".2f")
