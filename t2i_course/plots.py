@@ -9,6 +9,7 @@ would put a warning into the notebook's output.
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -285,6 +286,11 @@ def loss_curves(
     axes.tick_params(labelsize=FONT, which="both")
     axes.legend(fontsize=FONT + 1, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    outside = axes.yaxis.get_tightbbox().x0  # below 0, numbers with many digits push the label out
+    if outside < 0:
+        left += math.ceil(-outside) + 2
+        figure.set_size_inches((left + plot_width + strip + HAIR) / DOTS, figure.get_figheight())
+        axes.set_position(_fractions(figure, left, top, plot_width, plot_height))
     for column, (step, pixels) in enumerate(pictures.items()):
         x = left + plot_width + 20 + column * (cell_width + GAP)
         for row, picture in enumerate(pixels):
@@ -321,7 +327,7 @@ def interval_panels(
         for row, (value, low, high) in values.items():
             if not low <= value <= high or value < 0:
                 raise ValueError(f"{name}, {row}: {value} with the interval {low} to {high}")
-    left, bottom, top, gap = round(max(map(len, rows)) * CHARACTER) + 14, 40, 8, 16
+    left, bottom, top, gap = round(max(map(len, rows)) * CHARACTER) + 14, 40, 8, 24
     width, height = unit[0], unit[1] * len(rows)
     figure = _figure(left + len(panels) * (width + gap), top + height + bottom)
     for column, (name, values) in enumerate(panels.items()):
@@ -481,10 +487,17 @@ def _figure(width: float, height: float) -> Figure:
 
 def _place(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
     """Add axes whose upper left corner is at (x, y) screen pixels."""
+    return figure.add_axes(_fractions(figure, x, y, width, height))
+
+
+def _fractions(
+    figure: Figure, x: float, y: float, width: float, height: float
+) -> tuple[float, float, float, float]:
+    """Turn a place in screen pixels into left, bottom, width and height of a figure's axes."""
     full_width, full_height = figure.get_size_inches() * DOTS
     width, height = width - HAIR, height - HAIR
     bottom = 1 - (y + height) / full_height
-    return figure.add_axes((x / full_width, bottom, width / full_width, height / full_height))
+    return x / full_width, bottom, width / full_width, height / full_height
 
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:

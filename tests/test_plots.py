@@ -161,6 +161,22 @@ def test_loss_curves_show_the_numbers_and_the_pictures_of_their_steps():
     assert all(holds(drawn, image.permute(1, 2, 0).numpy()) for image in images)
 
 
+@pytest.mark.parametrize("pictures", [None, {0: random_images(2)}])
+def test_numbers_with_many_digits_do_not_push_the_label_out(pictures):
+    lefts = []
+    for values in ([0, 1], [-912345, 812345], [1e-9, 1.000001e-9]):
+        figure = plots.loss_curves({"a": ([1, 2], values)}, pictures, label="logit")
+        pixels_of(figure)
+        axes = figure.axes[0]
+        assert axes.yaxis.get_label().get_window_extent().x0 >= 0
+        assert axes.get_window_extent().width == pytest.approx(340, abs=1)
+        lefts.append(axes.get_window_extent().x0)
+        for cell in figure.axes[1:]:
+            assert cell.get_window_extent().x1 <= figure.bbox.x1
+            assert cell.get_window_extent().width == pytest.approx(16, abs=0.01)
+    assert lefts[0] == pytest.approx(56, abs=0.01) and lefts[1] > 60
+
+
 def test_curves_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="no curve"):
         plots.loss_curves({})
