@@ -3,7 +3,8 @@
 Two towers (radford2021clip): a picture network, and a small head on the text encoder's features.
 A symmetric InfoNCE loss pulls a picture and its caption together and pushes all others of the batch
 apart. No generator is trained against it, so that it can judge them. It learns from any data set
-in COCO's layout: what it learnt on scenes says nothing about photos.
+in COCO's layout: what it learnt on scenes says nothing about photos. Of photos it sees random cuts,
+neither mirrored nor recoloured, for their captions name sides and colours.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import checkpoints, runtime
+from t2i_course import checkpoints, runtime, scenes
 from t2i_course.data import Batch, pack, resolve_data
 from t2i_course.neighbours import retrieval
+from t2i_course.photo_features import random_view
 from t2i_course.picture_network import PictureNetwork, fit, load_judge
 from t2i_course.text_encoder import TextEncoder, embed_captions
 
 NAME = "caption-matcher"
 WIDTH = 128
+SMALLEST = 0.5  # side of the cuts of photos that it learns from
 
 
 class CaptionMatcher(nn.Module):
@@ -116,6 +119,7 @@ def train_caption_matcher(
     """
     place = runtime.choose_device(device)
     folder = resolve_data(data)
+    drawn = (folder / scenes.MARKER).is_file()
     encoder = TextEncoder(encoder_name, device=place)
     packed, text = {}, {}
     for split in ("train", "val"):
@@ -125,8 +129,11 @@ def train_caption_matcher(
     network = CaptionMatcher(encoder.width, size).to(place)
 
     def loss(batch: Batch) -> Tensor:
+        images = batch.images  # [B, 3, S, S]
+        if not drawn:  # a few thousand photos are soon known by heart; a cut scene is another one
+            images = random_view(images, smallest=SMALLEST, cut_only=True)
         features = torch.from_numpy(np.asarray(text["train"][batch.caption_rows.numpy()]))
-        return network.loss(batch.images.to(place), features.to(place))
+        return network.loss(images.to(place), features.to(place))
 
     start = time.perf_counter()
     losses = fit(network, loss, packed["train"], steps, batch_size, 1e-3, seed, place, progress)

@@ -28,12 +28,19 @@ TEMPERATURE = 0.2
 SMALLEST = 0.4  # side of a cut, of the photo's
 
 
-def random_view(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def random_view(
+    images: Tensor,
+    generator: torch.Generator | None = None,
+    smallest: float = SMALLEST,
+    cut_only: bool = False,
+) -> Tensor:
     """Cut a random square out of each picture, mirror half of them, change their colours.
 
     Args:
         images: [B, 3, S, S] in [-1, 1], on the CPU.
         generator: of the draws; torch's global one if None.
+        smallest: side of a cut, of the picture's.
+        cut_only: neither mirror nor change colours, for captions name sides and colours.
 
     Returns:
         [B, 3, S, S]; a cut is brought back to S x S bilinearly. Brightness, contrast and saturation
@@ -41,13 +48,15 @@ def random_view(images: Tensor, generator: torch.Generator | None = None) -> Ten
     """
     number = len(images)
     drawn = torch.rand(number, 7, generator=generator)  # [B, 7]
-    side = SMALLEST + (1 - SMALLEST) * drawn[:, 0]  # [B], of the photo's
+    side = smallest + (1 - smallest) * drawn[:, 0]  # [B], of the photo's
     move = (1 - side)[:, None] * (2 * drawn[:, 1:3] - 1)  # [B, 2], in [-1, 1]
-    mirror = torch.where(drawn[:, 3] < 0.5, -1.0, 1.0)  # [B]
+    mirror = torch.where((drawn[:, 3] < 0.5) & (not cut_only), -1.0, 1.0)  # [B]
     matrix = torch.zeros(number, 2, 3)
     matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = side * mirror, side, move
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     view = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    if cut_only:
+        return view
     brightness, contrast, saturation = drawn[:, 4:, None, None].unbind(1)  # [B, 1, 1] each
     gray = view.mean(dim=1, keepdim=True)  # [B, 1, S, S]
     view = gray + (view - gray) * (0.4 + 1.2 * saturation)[:, None]

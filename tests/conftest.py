@@ -74,10 +74,11 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def as_photos() -> Callable[[Path, Path], Path]:
-    """Copy scenes to a folder, and leave out of their captions what photos lack: the facts."""
+    """Copy scenes to a folder, and leave out what photos lack: facts, and scenes' marker."""
 
     def copy(scenes_folder: Path, folder: Path) -> Path:
         shutil.copytree(scenes_folder, folder)
+        (folder / scenes.MARKER).unlink()
         for split in ("train", "val"):
             file = folder / "annotations" / f"captions_{split}.json"
             document = json.loads(file.read_text())

@@ -48,6 +48,25 @@ def test_features_have_length_one_and_do_not_depend_on_the_batch():
     assert text.shape == (5, 128) and np.allclose(np.linalg.norm(text, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["scenes", "photos"])
+def test_photos_are_cut_and_scenes_are_not(folder, as_photos, tmp_path, monkeypatch, kind):
+    place = folder if kind == "scenes" else as_photos(folder, tmp_path / "photos")
+    seen = []
+    loss = CaptionMatcher.loss
+
+    def watched(network, images, text):
+        seen.append(images.clone())
+        return loss(network, images, text)
+
+    monkeypatch.setattr(CaptionMatcher, "loss", watched)
+    train_caption_matcher(
+        str(place), str(tmp_path / "few"), steps=4, batch_size=48, device="cpu", progress=False
+    )
+    packed = data.to_float(torch.from_numpy(np.array(data.pack(place, "train", 64).images)))
+    whole = torch.stack([(packed == image).flatten(1).all(1).any() for image in torch.cat(seen)])
+    assert whole.all() if kind == "scenes" else not whole.any()
+
+
 def test_training_finds_the_captions_of_training_pictures(folder, tmp_path):
     file = train_caption_matcher(
         str(folder), str(tmp_path / "few"), steps=60, batch_size=32, device="cpu", progress=False,

@@ -45,6 +45,15 @@ def test_a_view_of_an_even_picture_is_even_and_cuts_come_from_inside():
     assert len({round(abs(slope), 5) for slope in slopes.tolist()}) == 8  # all cut differently
 
 
+def test_a_view_that_is_only_cut_keeps_sides_and_colours():
+    ramp = torch.linspace(-0.2, 0.2, 64).expand(8, 3, 64, 64)
+    views = random_view(ramp, torch.Generator().manual_seed(3), smallest=0.5, cut_only=True)
+    slopes = views[:, 0, 0, 8:-8].diff(dim=1).mean(dim=1) / (0.4 / 63)  # [8], of the ramp's
+    assert slopes.min() >= 0.49 and slopes.max() <= 1.01 and slopes.max() > slopes.min() + 0.1
+    assert views.min() >= -0.2 and views.max() <= 0.2
+    assert torch.allclose(views, views[:, :1].expand_as(views), atol=1e-6)
+
+
 def test_loss_is_that_of_equation_1():
     torch.manual_seed(0)
     network = PhotoFeatures(16, width=8).eval()
