@@ -288,8 +288,8 @@ def loss_curves(
     axes.spines[["top", "right"]].set_visible(False)
     outside = axes.yaxis.get_tightbbox().x0  # below 0, numbers with many digits push the label out
     if outside < 0:
-        left += math.ceil(-outside) + 2
-        figure.set_size_inches((left + plot_width + strip + HAIR) / DOTS, figure.get_figheight())
+        taken = math.ceil(-outside) + 2
+        left, plot_width = left + taken, plot_width - taken
         axes.set_position(_fractions(figure, left, top, plot_width, plot_height))
     for column, (step, pixels) in enumerate(pictures.items()):
         x = left + plot_width + 20 + column * (cell_width + GAP)

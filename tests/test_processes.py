@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t2i_course import data, processes, report, scenes
+from t2i_course import data, processes, report
 from t2i_course.evaluation_result import LOG_FILE, read_lines
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ GAN = ("--model", "gan", "--set", "width=4", "--set", "penalty_every=3")
 def home(tmp_path_factory, small_scenes, as_photos, tiny_bert) -> Path:
     """A folder with photos, an encoder, and a place for what is made of them."""
     folder = tmp_path_factory.mktemp("several")
-    (as_photos(small_scenes, folder / "photos") / scenes.MARKER).unlink()
+    as_photos(small_scenes, folder / "photos")
     shutil.copytree(tiny_bert, folder / "encoder")
     (folder / "train.py").write_text(PROGRAM)
     (folder / "data" / "checkpoints").mkdir(parents=True)
