@@ -13,7 +13,6 @@ only.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import random
 import time
 
@@ -21,11 +20,10 @@ import numpy as np
 import torch
 
 from t2i_course import (
-    captions,
     checkpoints,
     data,
     gan,
-    oracle,
+    mismatched_captions,
     report,
     runtime,
     scenes,
@@ -47,11 +45,8 @@ def choose(split: str, count: int) -> list[dict]:
         pairs = {(thing.shape, thing.color) for thing in shown[image].objects}
         if image in chosen or pairs & scenes.UNSEEN_PAIRS:
             continue
-        for _ in range(100):
-            changed = captions.contradict(entry["facts"], rng)
-            if not all(oracle.check_facts(changed, shown[image]).values()):
-                break
-        chosen[image] = entry | {"false": captions.word_facts(changed, rng)}
+        false = mismatched_captions.contradicting_caption(entry, shown[image], rng)
+        chosen[image] = entry | {"false": false}
         if len(chosen) == count:
             break
     return list(chosen.values())
@@ -69,20 +64,7 @@ def main() -> None:
     path = checkpoints.checkpoint_path(f"{arguments.model}-discriminator")
     judge, card = checkpoints.load_generator(path, device, {"discriminator": gan.Discriminator})
     encoder = text_encoder.TextEncoder(card["encoder"]["name"], device=device)
-    rows = []
-
-    def tell(what: str, found: Estimate, split: str, form: str) -> None:
-        low, high = found.interval
-        print(f"{what}: {found.value:{form}} ({low:{form}} to {high:{form}}), {found.samples}")
-        rows.append(report.Row(
-            id=f"{name}-{report.slug(what)}", metric=f"{arguments.model}'s discriminator: {what}",
-            value=found.value, interval=found.interval, samples=found.samples,
-            seeds=(card["seed"],), split=split, extractor=f"discriminator {card['sha256'][:16]}",
-            data="scenes", hardware=runtime.hardware(), seconds=0.0,
-            command=f"python benchmarks/learnt_by_heart.py --model {arguments.model} --pictures "
-            f"{arguments.pictures} --ledger {name}",
-        ))  # fmt: skip
-
+    measured: list[tuple[str, Estimate, str]] = []  # what, how much, of which split
     for part, split in PARTS.items():
         entries = choose(split, arguments.pictures)
         packed = data.pack(data.resolve_data("scenes"), split, judge.image_size)
@@ -98,7 +80,7 @@ def main() -> None:
         true = torch.cat([pair[0] for pair in logits]).cpu().numpy()  # [N]
         false = torch.cat([pair[1][0] for pair in logits]).cpu().numpy()  # [N]
         mean = bootstrap_interval(lambda values: float(values.mean()), true.astype(np.float64))
-        tell(f"{part} pictures, logit", mean, split, ".2f")
+        measured.append((f"{part} pictures, logit", mean, split))
         kinds = [
             len({tuple(sorted(thing.items())) for thing in entry["facts"]["objects"]})
             for entry in entries
@@ -107,11 +89,26 @@ def main() -> None:
             higher = (true > false)[np.array(kinds) == number]
             share = float(higher.mean())
             found = Estimate(share, wilson_interval(share, len(higher)), len(higher))
-            tell(f"{part} pictures, reads {number} different", found, split, ".1%")
+            measured.append((f"{part} pictures, reads {number} different", found, split))
+    for what, found, _ in measured:
+        print(f"{what}: {found}, {found.samples} pictures")
     if name is not None:
-        seconds = round(time.perf_counter() - start, 1)
-        done = [dataclasses.replace(row, seconds=seconds) for row in rows]
-        print(f"written: {report.add_rows(f'{name}.json', done).name}")
+        common = {
+            "seeds": (card["seed"],), "extractor": f"discriminator {card['sha256'][:16]}",
+            "data": "scenes", "hardware": runtime.hardware(),
+            "seconds": round(time.perf_counter() - start, 1),
+            "command": f"python benchmarks/learnt_by_heart.py --model {arguments.model} --pictures "
+            f"{arguments.pictures} --ledger {name}",
+        }  # fmt: skip
+        rows = [
+            report.Row(
+                id=f"{name}-{report.slug(what)}", value=found.value, interval=found.interval,
+                metric=f"{arguments.model}'s discriminator: {what}", samples=found.samples,
+                split=split, **common,
+            )
+            for what, found, split in measured
+        ]  # fmt: skip
+        print(f"written: {report.add_rows(f'{name}.json', rows).name}")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def train_caption_matcher(
     """
     place = runtime.choose_device(device)
     folder = resolve_data(data)
-    drawn = (folder / scenes.MARKER).is_file()
+    drawn = scenes.are_in(folder)
     encoder = TextEncoder(encoder_name, device=place)
     packed, text = {}, {}
     for split in ("train", "val"):

@@ -11,8 +11,9 @@ Captions of other pictures differ in everything, and a glance at the background 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from t2i_course.captions import contradict, word_facts
 from t2i_course.oracle import check_facts
 from t2i_course.packed_cache import PackedCaptions
 from t2i_course.processes import TrainingBatch
-from t2i_course.scenes import read_captions, read_instances
+from t2i_course.scenes import Scene, read_captions, read_instances
 
 TRIES = 8  # other captions that are tried for a picture
 
@@ -59,17 +60,29 @@ def contradicting_captions(
     Returns:
         As many captions as data.all_captions, in that order; each is false of its picture.
     """
-    found, rng, result = read_instances(folder, split), random.Random(seed), []
-    for entry in _entries(folder, split, data):
-        shown, facts = found[entry["image_id"]], entry["facts"]
-        for _ in range(100):
-            changed = contradict(facts, rng)
-            if not all(check_facts(changed, shown).values()):
-                break
-        else:
-            raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")
-        result.append(word_facts(changed, rng))
-    return result
+    found, rng = read_instances(folder, split), random.Random(seed)
+    return [
+        contradicting_caption(entry, found[entry["image_id"]], rng)
+        for entry in _entries(folder, split, data)
+    ]
+
+
+def contradicting_caption(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> str:
+    """Word a caption that contradicts another one, and the scene it is of, in one respect.
+
+    Args:
+        entry: of `scenes.read_captions`, with its `caption` and `facts`.
+        shown: the scene that the picture shows.
+        rng: the source of chance.
+
+    Raises:
+        ValueError: 100 tries were all true of the scene.
+    """
+    for _ in range(100):
+        changed = contradict(entry["facts"], rng)
+        if not all(check_facts(changed, shown).values()):
+            return word_facts(changed, rng)
+    raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")
 
 
 def _entries(folder: Path | str, split: str, data: PackedCaptions) -> list[dict]:

@@ -395,6 +395,11 @@ def make_scenes(
     return folder
 
 
+def are_in(folder: Path | str) -> bool:
+    """Whether a folder holds drawn scenes, under whatever name, and not photos."""
+    return (Path(folder) / MARKER).is_file()
+
+
 def read_captions(folder: Path | str, split: str) -> list[dict]:
     """Caption entries of a split, each with `image_id`, `caption`, `wording` and `facts`.
 

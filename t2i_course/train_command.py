@@ -233,7 +233,7 @@ def _false_captions(
     if not config.matching_aware:
         return None
     hard = None
-    if (folder / scenes.MARKER).is_file():
+    if scenes.are_in(folder):
         is_true = mismatched_captions.scenes_truth(folder, "train", packed)
         if config.contradicting > 0:
             wrong = mismatched_captions.contradicting_captions(folder, "train", packed)
