@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,7 @@ def train(args: argparse.Namespace) -> int:
             run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
             device=str(device), progress=bars,
             draw=None if bars else lambda step, _: say(f"step {step} of {config.steps}"),
-            evaluate=measure and (lambda step, network: measure(step, network, text["val"])),
+            evaluate=measure and (lambda step, network: measure(step, network, encoder)),
             log=log,
         )  # fmt: skip
     except KeyboardInterrupt as stop:
@@ -261,8 +261,10 @@ def _measuring(
     if first_process():
         instruments = load_instruments(held, args.extractor, args.matcher, device=device)
 
-    def measure(step: int, generator: object, text: Sequence) -> None:
-        images = judged_pictures.draw_together(generator, text[rows])
+    def measure(step: int, generator: nn.Module, encoder: TextEncoder) -> None:
+        # Of photos, training keeps features in half precision; `evaluate` does not.
+        text = text_encoder.embed_captions(encoder, held.captions(rows), progress=False)  # [N, D]
+        images = judged_pictures.draw_together(generator, text)
         if images is None:  # another process judges
             return
         judged = judged_pictures.JudgedPictures(run_folder.name, images, rows, seeds=(0,))
