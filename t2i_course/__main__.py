@@ -75,6 +75,7 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "faster ones then on a GPU")  # fmt: skip
     add("--scenes", type=int, metavar="N", help="number of training pictures, drawn on "
         "first use, where the data are scenes; default: 10000")  # fmt: skip
+    add("--crowded", action="store_true", help="with --scenes: most of them with three objects")
     add("--flips", action="store_true", help="mirror every other photo, unless its caption says "
         "left or right")  # fmt: skip
     add("--checkpoint-every", type=int, default=500, metavar="N", help="default: %(default)s steps")

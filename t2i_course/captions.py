@@ -311,6 +311,16 @@ def describe(scene: Any, rng: random.Random, unseen_words: bool = False) -> tupl
     return word_facts(facts, rng, unseen_words), facts
 
 
+def _tied(name: str, facts: Facts, one: list[int], other: list[int]) -> bool:
+    """Whether swapping an attribute of two listed groups changes what the caption says.
+
+    A red star and a blue heart become a blue star and a red heart; with "a star and a heart", all
+    that a swap changes is their order.
+    """
+    rest = [{k: v for k, v in facts["objects"][g[0]].items() if k != name} for g in (one, other)]
+    return rest[0] != rest[1] or len(one) != len(other)
+
+
 def contradict(facts: Facts, rng: random.Random) -> Facts:
     """Change the facts in one respect: the hard negative of a caption.
 
@@ -325,14 +335,16 @@ def contradict(facts: Facts, rng: random.Random) -> Facts:
     changes = [("value", i, name) for i, g in enumerate(groups) for name in objects[g[0]]]
     if facts["background"] is not None:
         changes.append(("background",))
+    swaps = [
+        ("swap", i, j, name)
+        for i, j in itertools.combinations(range(len(groups)), 2)
+        for name in ATTRIBUTES
+        if objects[groups[i][0]].get(name) != objects[groups[j][0]].get(name)
+        and (facts["relations"] or _tied(name, facts, groups[i], groups[j]))
+    ]
+    changes += 2 * swaps
     if facts["relations"]:
-        swaps = [
-            ("swap", i, j, name)
-            for i, j in itertools.combinations(range(len(groups)), 2)
-            for name in ATTRIBUTES
-            if objects[groups[i][0]].get(name) != objects[groups[j][0]].get(name)
-        ]
-        changes += 2 * swaps + [("turn",)] * 3 + [("axis",)] * 2
+        changes += [("turn",)] * 3 + [("axis",)] * 2
     if not changes:
         return facts
     changed = copy.deepcopy(facts)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
+from t2i_course.caption_parts import CaptionParts, PartAttention, PartFilters
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 
@@ -43,6 +44,8 @@ class GanConfig:
     false_captions: int = 3  # of each real picture, in a step
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     projection: bool = True  # the discriminator's logit has an inner product with the text
+    parts: int = 0  # of the caption, that the generator's places attend to; 0 for none
+    filters: int = 0  # of the caption, that the discriminator lays over the picture; 0 for none
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
     discriminator_rate: float = 1e-3  # two time scales: heusel2017fid
@@ -59,9 +62,10 @@ class GanConfig:
             raise ValueError(
                 f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
             )
-        for name in ("noise_dim", "penalty_every", "false_captions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        least = {"noise_dim": 1, "penalty_every": 1, "false_captions": 1, "parts": 0, "filters": 0}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"{name} must be {number} or more, not {getattr(self, name)}")
 
 
 def read_config(settings: Sequence[str]) -> GanConfig:
@@ -148,7 +152,12 @@ class TextGenerator(nn.Module):
     name = "gan"
 
     def __init__(
-        self, text_dim: int, noise_dim: int = 64, image_size: int = 64, width: int = 16
+        self,
+        text_dim: int,
+        noise_dim: int = 64,
+        image_size: int = 64,
+        width: int = 16,
+        parts: int = 0,
     ) -> None:
         """Build the layers.
 
@@ -157,6 +166,7 @@ class TextGenerator(nn.Module):
             noise_dim: Z.
             image_size: S; 8, 16, 32, ...
             width: channels at S x S; towards 4 x 4 they grow to 8 times as many.
+            parts: K, of the caption, that maps of up to 16 x 16 attend to; 0 for none.
 
         Raises:
             ValueError: a side that cannot be built.
@@ -167,6 +177,7 @@ class TextGenerator(nn.Module):
         self.text_dim, self.noise_dim, self.image_size = text_dim, noise_dim, image_size
         self.config = {
             "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
+            "parts": parts,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.latent = nn.Sequential(
@@ -178,15 +189,25 @@ class TextGenerator(nn.Module):
             TextBlock(c, d, latent_dim) for c, d in zip(channels, channels[1:], strict=False)
         )
         self.to_picture = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        self.parts, self.attention = None, nn.ModuleList()
+        if parts:
+            self.parts = CaptionParts(text_dim, parts)
+            self.attention.extend(
+                PartAttention(c, 4 * 2**k) for k, c in enumerate(channels[:-1][:3])
+            )  # of the maps of 4 x 4, 8 x 8 and 16 x 16
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
         check_inputs(text, noise, self.text_dim, self.noise_dim)
-        latent = self.latent(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
+        told = self.standardize(text)  # [B, D]
+        latent = self.latent(torch.cat([told, noise], dim=1))  # [B, 256]
+        parts = None if self.parts is None else self.parts(told)  # [B, K, P]
         # The noise comes in once more, undiluted, or the pictures of a caption are all alike.
         x = self.start(torch.cat([latent, noise], dim=1))  # [B, 128 * 4 * 4]
         x = x.reshape(len(text), -1, 4, 4)  # [B, 128, 4, 4]
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
+            if number < len(self.attention):
+                x = self.attention[number](x, parts)
             x = block(x, latent)  # [B, C, 2H, 2W]
         return torch.tanh(self.to_picture(functional.leaky_relu(x, SLOPE)))  # [B, 3, S, S]
 
@@ -243,6 +264,7 @@ class Discriminator(nn.Module):
         width: int = 16,
         spectral: bool = False,
         projection: bool = True,
+        filters: int = 0,
     ) -> None:
         """Build the layers.
 
@@ -252,14 +274,18 @@ class Discriminator(nn.Module):
             width: half of the channels at S/2 x S/2.
             spectral: give every layer spectral norm.
             projection: build the second head.
+            filters: K of the third head, which lays parts of the caption over the map of 8 x 8
+                (`PartFilters`); 0 for none.
         """
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
+        if filters and image_size < 16:
+            raise ValueError(f"filters={filters} are laid over 8 x 8: {image_size=} is too small")
         last = channels[-1]
         self.text_dim, self.image_size = text_dim, image_size
         self.config = {
             "text_dim": text_dim, "image_size": image_size, "width": width, "spectral": spectral,
-            "projection": projection,
+            "projection": projection, "filters": filters,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.trunk = nn.Sequential(
@@ -280,13 +306,20 @@ class Discriminator(nn.Module):
                 nn.Conv2d(last, 256, 4),
             )  # fmt: skip
             self.real, self.project = nn.Linear(256, 1), nn.Linear(text_dim, 256)
+        self.lay = None
+        if filters:
+            self.lay = PartFilters(text_dim, channels[-2], 8, filters)
         if spectral:
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     spectral_norm(layer)
 
-    def judge(self, features: Tensor, text: Tensor) -> Tensor:
-        """Turn the trunk's map [B, C, 4, 4] and captions [..., B, D] into logits [..., B]."""
+    def judge(self, features: Tensor, finer: Tensor, text: Tensor) -> Tensor:
+        """Turn the trunk's maps [B, C, 4, 4], [B, C', 8, 8] and captions [..., B, D] into logits.
+
+        Returns:
+            [..., B].
+        """
         captions = self.standardize(text).flatten(0, -2)  # [K B, D]
         times = len(captions) // len(features)
         told = self.text(captions)[:, :, None, None]  # [K B, 256, 1, 1]
@@ -297,6 +330,8 @@ class Discriminator(nn.Module):
             seen = self.look(features).flatten(1)  # [B, 256]
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
+        if self.lay is not None:
+            logits = logits + self.lay(finer, captions)
         return logits.unflatten(0, text.shape[:-1])
 
     def forward(
@@ -312,11 +347,13 @@ class Discriminator(nn.Module):
         Returns:
             Logits [B], and, with `mismatched`, their logits [K, M] as well.
         """
-        features = self.trunk(images)  # [B, C, 4, 4]
-        logits = self.judge(features, text)
+        finer = self.trunk[:-2](images)  # [B, C', 8, 8]
+        features = self.trunk[-2:](finer)  # [B, C, 4, 4]
+        logits = self.judge(features, finer, text)
         if mismatched is None:
             return logits
-        return logits, self.judge(features[: mismatched.shape[1]], mismatched)
+        shown = mismatched.shape[1]
+        return logits, self.judge(features[:shown], finer[:shown], mismatched)
 
 
 # Differentiable augmentation
@@ -429,10 +466,14 @@ class Gan:
         self.config, self.mismatched = config, mismatched
         build = build if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
-        generator = build(text_dim, config.noise_dim, image_size, width)
+        if config.parts and build is not TextGenerator:
+            raise ValueError(f"parts={config.parts} is for the generator `gan` with text_blocks")
+        more = {"parts": config.parts} if config.parts else {}
+        generator = build(text_dim, config.noise_dim, image_size, width, **more)
         discriminator = Discriminator(
-            text_dim, image_size, config.width, config.spectral_norm, config.projection
-        )
+            text_dim, image_size, config.width, config.spectral_norm, config.projection,
+            config.filters,
+        )  # fmt: skip
         self.modules = {"generator": generator, "discriminator": discriminator}
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
         self.optimizers = {

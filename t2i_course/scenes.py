@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,10 @@ KINDS = {  # how many objects, which of them are alike, and how often
     "two and one": (("a", "a", "b"), 0.08),
     "three": (("a", "b", "c"), 0.12),
 }
+CROWDED = {  # shares for training on more of what is hard to draw: three objects
+    "one": 0.15, "two": 0.22, "two alike": 0.06, "three alike": 0.10, "two and one": 0.15,
+    "three": 0.32,
+}  # fmt: skip
 CORNERS = VALUES["corner"]
 CORNER_REACH = 24  # pixels: the oracle calls a centre nearer than this to two edges in their corner
 
@@ -183,10 +188,11 @@ def _place(rng: random.Random, diameters: list[int]) -> list[tuple[int, int]] | 
 
 
 def _draw_kind(
-    rng: random.Random, unseen: bool | None
+    rng: random.Random, unseen: bool | None, shares: Mapping[str, float] | None
 ) -> tuple[str, dict[str, tuple[str, str, str]]]:
     """A kind of scene and the (shape, colour, size) of each of its different objects."""
-    kind = rng.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
+    shares = {kind: share for kind, (_, share) in KINDS.items()} if shares is None else shares
+    kind = rng.choices(list(shares), list(shares.values()))[0]
     letters = sorted(set(KINDS[kind][0]))
     while True:
         pairs = [(rng.choice(SHAPES), rng.choice(list(COLORS))) for _ in letters]
@@ -201,15 +207,18 @@ def _draw_kind(
             }
 
 
-def sample_scene(rng: random.Random, unseen: bool | None = None) -> Scene:
+def sample_scene(
+    rng: random.Random, unseen: bool | None = None, shares: Mapping[str, float] | None = None
+) -> Scene:
     """Draw a scene at random.
 
     Args:
         rng: the source of chance; the same state gives the same scene on every machine.
         unseen: True for at least one (shape, colour) pair out of `UNSEEN_PAIRS`, False for none,
             None for either.
+        shares: of the kinds of scenes, such as `CROWDED`; by default those of `KINDS`.
     """
-    kind, look = _draw_kind(rng, unseen)
+    kind, look = _draw_kind(rng, unseen, shares)
     while True:
         letters = KINDS[kind][0]
         diameters = [rng.randint(*SIZES[look[a][2]]) for a in letters]
@@ -300,7 +309,14 @@ def _instance(number: int, image_id: int, thing: SceneObject) -> dict:
     }
 
 
-def _make_split(folder: Path, split: str, count: int, seed: int, bar: tqdm) -> None:
+def _make_split(
+    folder: Path,
+    split: str,
+    count: int,
+    seed: int,
+    bar: tqdm,
+    shares: Mapping[str, float] | None = None,
+) -> None:
     """Write the pictures and both annotation files of one split."""
     (folder / split).mkdir(parents=True)
     images, captions, instances, scenes_relations = [], [], [], []
@@ -308,7 +324,7 @@ def _make_split(folder: Path, split: str, count: int, seed: int, bar: tqdm) -> N
     for index in range(count):
         rng = random.Random(f"scenes {VERSION} {seed} {split} {index}")
         unseen = split == "val" and index % 2 == 1
-        scene = sample_scene(rng, unseen)
+        scene = sample_scene(rng, unseen, shares)
         image_id = first_id + index
         file_name = f"{image_id:012d}.bmp"
         render(scene).save(folder / split / file_name)
@@ -356,6 +372,7 @@ def make_scenes(
     val: int = 2_000,
     seed: int = 0,
     progress: bool = True,
+    crowded: bool = False,
 ) -> Path:
     """Write the data set in COCO's layout, unless it is there already.
 
@@ -368,6 +385,7 @@ def make_scenes(
         val: number of validation pictures; every second one shows a pair of `UNSEEN_PAIRS`.
         seed: seed of all scenes.
         progress: show a bar.
+        crowded: draw training pictures of three objects more often, by the shares of `CROWDED`.
 
     Returns:
         The folder.
@@ -377,6 +395,8 @@ def make_scenes(
     """
     folder = Path(folder) if folder is not None else runtime.data_folder() / "scenes"
     made_as = {"version": VERSION, "train": train, "val": val, "seed": seed}
+    if crowded:
+        made_as["crowded"] = True
     marker = folder / MARKER
     if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == made_as:
         return folder
@@ -389,7 +409,7 @@ def make_scenes(
         runtime.atomic_folder(folder) as unfinished,
         tqdm(total=train + val, desc="drawing scenes", unit="picture", disable=not progress) as bar,
     ):
-        _make_split(unfinished, "train", train, seed, bar)
+        _make_split(unfinished, "train", train, seed, bar, CROWDED if crowded else None)
         _make_split(unfinished, "val", val, seed, bar)
         _write_json(unfinished / MARKER, made_as)
     return folder

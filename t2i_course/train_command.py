@@ -39,6 +39,8 @@ from t2i_course.packed_cache import PackedCaptions
 from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 
+GROWTH = ("parts", "filters")  # of networks, that weights may be trained on with
+
 
 def train(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
@@ -56,6 +58,8 @@ def train(args: argparse.Namespace) -> int:
             f"--scenes {args.scenes} draws so many scenes, 1 or more, where the data are scenes; "
             f"here they are {current.data}"
         )
+    if args.crowded and args.scenes is None:
+        raise ValueError("--crowded is for scenes that are drawn anew: add --scenes N")
     ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
@@ -90,8 +94,9 @@ def train(args: argparse.Namespace) -> int:
     if args.scenes is None:
         folder = data.resolve_data(current.data)
     else:  # val is that of the embedded set, picture by picture
-        place = runtime.data_folder() / f"scenes-{args.scenes}"
-        folder = scenes.make_scenes(place, train=args.scenes, progress=bars)
+        kind = "-crowded" if args.crowded else ""
+        place = runtime.data_folder() / f"scenes-{args.scenes}{kind}"
+        folder = scenes.make_scenes(place, train=args.scenes, progress=bars, crowded=args.crowded)
     if current.data != "scenes":
         shared_pictures.check_splits(folder)
     packed, text = {}, {}
@@ -185,7 +190,7 @@ def _file_of(name: str, part: str) -> Path:
 def _begin_with(
     begins: dict[str, str | None], networks: dict[str, nn.Module], encoder: TextEncoder
 ) -> str:
-    """Load weights into networks.
+    """Load weights into networks. What `GROWTH` names may be new, and begins by adding 0.
 
     Args:
         begins: "generator" and "discriminator", each with the name of a checkpoint or None. Without
@@ -206,7 +211,9 @@ def _begin_with(
             note(f"{Path(name).name} comes without its {part}: that one begins anew")
             continue
         loaded, card = checkpoints.load_generator(file, builders=builders)
-        if (loaded.name, loaded.config) != (network.name, network.config):
+        new = [key for key in GROWTH if loaded.config.get(key) == 0 and network.config.get(key)]
+        grown = {key: network.config[key] for key in new}
+        if (loaded.name, loaded.config | grown) != (network.name, network.config):
             raise ValueError(
                 f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "
                 f"{network.name} {network.config}: give both the same --model, --size and --set"
@@ -216,7 +223,7 @@ def _begin_with(
                 f"--init {name} was trained with the text encoder {card['encoder']['name']}, this "
                 f"run has {encoder.name}: add --encoder {card['encoder']['name']}"
             )
-        network.load_state_dict(loaded.state_dict())
+        network.load_state_dict(loaded.state_dict(), strict=not grown)
         found.append(card["sha256"])
     return " ".join(found)
 

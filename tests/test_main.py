@@ -724,6 +724,12 @@ def test_more_scenes_begin_with_the_scenes_there_are(home, capsys, monkeypatch, 
     for picture in sorted((small_scenes / "train").iterdir()):
         assert (more / picture.name).read_bytes() == picture.read_bytes()
     assert "1 or more" in error_line(capsys, ["train", "--data", "scenes", "--scenes", "0"])
+    told = error_line(capsys, ["train", "--data", "scenes", "--crowded"])
+    assert "add --scenes N" in told
+    assert main([*argv, "--crowded", "--restart"]) == 0
+    card = json.loads((home / "checkpoints" / "more.json").read_text())
+    crowded = home / "scenes-70-crowded" / "annotations" / "captions_train.json"
+    assert card["trained_on"][0]["sha256"] == hashlib.sha256(crowded.read_bytes()).hexdigest()
     told = error_line(capsys, [*TRAIN, "--scenes", "70", "--restart"])
     assert "where the data are scenes; here they are" in told and told.endswith("photos")
 
@@ -778,6 +784,16 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     for name in ("", "-discriminator"):
         few, more = (load_file(folder / f"{run}{name}.safetensors") for run in ("few", "more"))
         assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
+    # With parts of the caption, which begin by adding nothing; back there is no way.
+    grown = ["--set", "parts=2", "--set", "filters=3"]
+    assert main([*again, *grown, "--restart", "--set", "generator_rate=1e-9"]) == 0
+    card = json.loads((folder / "more.json").read_text())
+    assert card["config"]["parts"] == 2
+    few, more = (load_file(folder / f"{run}.safetensors") for run in ("few", "more"))
+    assert len(more) > len(few)
+    assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
+    back = [*again[:-4], "--output", "back", "--device", "cpu", "--init", "more"]
+    assert "give both the same" in error_line(capsys, [*back])
     argv = [*argv[:-4], "--output", "third", "--device", "cpu"]
     assert "give both the same" in error_line(capsys, [*argv, "--init", "few", "--set", "width=16"])
     assert "no checkpoint" in error_line(capsys, [*argv, "--init", "nothing"])
@@ -789,6 +805,7 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
     card = json.loads((folder / "more.json").read_text())
     assert card["model"] == "style" and "begun_with" not in card
+    assert "is for the generator" in error_line(capsys, [*style, "--set", "parts=2", "--restart"])
     judge = json.loads((folder / "few-discriminator.json").read_text())
     assert card["judge_begun_with"]["sha256"] == judge["sha256"] != cards[0]["sha256"]
     assert card["trained_on"] == cards[0]["trained_on"]

@@ -40,6 +40,22 @@ def test_first_pictures_do_not_depend_on_how_many_are_made(small_scenes, tmp_pat
         assert path.read_bytes() == (small_scenes / "train" / path.name).read_bytes()
 
 
+def test_crowded_scenes_hold_three_objects_more_often_in_training_alone(tmp_path):
+    folder = scenes.make_scenes(tmp_path / "some", 300, 40, progress=False, crowded=True)
+    usual = scenes.make_scenes(tmp_path / "usual", 300, 40, progress=False)
+    three = {
+        place: np.mean(
+            [len(s.objects) == 3 for s in scenes.read_instances(place, "train").values()]
+        )
+        for place in (folder, usual)
+    }
+    assert three[folder] > 0.47 and three[usual] < 0.38  # 57 % and 28 %, 3 deviations
+    for path in sorted((usual / "val").iterdir()):
+        assert path.read_bytes() == (folder / "val" / path.name).read_bytes()
+    with pytest.raises(FileExistsError, match="crowded"):
+        scenes.make_scenes(usual, 300, 40, progress=False, crowded=True)
+
+
 def test_a_run_that_breaks_off_leaves_no_folder(tmp_path, monkeypatch):
     def broken(scene):
         raise KeyboardInterrupt
