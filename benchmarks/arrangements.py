@@ -1,0 +1,78 @@
+"""Measure scene accuracy by how a caption arranges its objects: named with places, or listed.
+
+    python benchmarks/arrangements.py --model gan                prints the shares
+    python benchmarks/arrangements.py --model gan --ledger NAME  writes them
+
+A caption with places ("a red star above a blue heart") tells its objects apart by where they are; a
+list ("a red star and a blue heart") only by their attributes. The same captions and noise as in
+`evaluate`, everything right that the caption states, Wilson's intervals. Scenes only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from t2i_course import generation, held_out, judged_pictures, report, runtime, scene_accuracy
+from t2i_course.captions import Facts, groups_of
+from t2i_course.estimates import Estimate, wilson_interval
+
+NUMBERS = {1: "one", 2: "two", 3: "three"}
+
+
+def arrangement(facts: Facts) -> str:
+    """Say how many objects of how many kinds a caption names, and whether it gives places."""
+    objects, kinds = len(facts["objects"]), len(groups_of(facts))
+    words = f"{NUMBERS[objects]} object{'s' * (objects > 1)} of {NUMBERS[kinds]} kind{'s' * (kinds > 1)}"
+    if kinds == 1:
+        return words
+    return f"{words}, {'with places' if facts['relations'] else 'listed'}"
+
+
+def main() -> None:
+    """Draw and count."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="gan", help="name of a checkpoint (gan)")
+    parser.add_argument("--samples", type=int, default=2000, help="captions (2000)")
+    parser.add_argument("--ledger", metavar="NAME", help="write rows to data/results/NAME.json")
+    arguments = parser.parse_args()
+    name = report.check_name(arguments.ledger)
+    start, device = time.perf_counter(), runtime.settings().device
+    generator, encoder, card = generation.load_model(arguments.model, device=device)
+    held = held_out.open_held_out("scenes")
+    rows = held_out.choose_captions(held, arguments.samples)
+    drawn = judged_pictures.draw_captions(arguments.model, generator, encoder, held, rows)
+    stated = [held.facts[row] for row in rows]
+    right = (scene_accuracy.judge(drawn.images, stated) != 0).all(axis=1)
+    kinds = np.array([arrangement(facts) for facts in stated])
+    found = {}
+    for kind in sorted(set(kinds)):
+        part = right[kinds == kind]
+        share = float(part.mean())
+        found[kind] = Estimate(share, wilson_interval(share, len(part)), len(part))
+        print(f"{kind}: {found[kind]}, {len(part)} captions")
+    if name is not None:
+        common = {
+            "seeds": drawn.seeds, "extractor": "the oracle", "data": "scenes", "split": "val",
+            "hardware": runtime.hardware(), "seconds": round(time.perf_counter() - start, 1),
+            "command": f"python benchmarks/arrangements.py --model {arguments.model} --samples "
+            f"{arguments.samples} --ledger {name}",
+        }  # fmt: skip
+        rows_of_ledger = [
+            report.Row(
+                id=f"{name}-{report.slug(kind)}",
+                metric=f"{arguments.model}: scene accuracy, {kind}",
+                value=share.value,
+                interval=share.interval,
+                samples=share.samples,
+                **common,
+            )
+            for kind, share in found.items()
+        ]
+        print(f"written: {report.add_rows(f'{name}.json', rows_of_ledger).name}")
+
+
+if __name__ == "__main__":
+    main()
