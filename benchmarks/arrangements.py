@@ -25,7 +25,8 @@ NUMBERS = {1: "one", 2: "two", 3: "three"}
 def arrangement(facts: Facts) -> str:
     """Say how many objects of how many kinds a caption names, and whether it gives places."""
     objects, kinds = len(facts["objects"]), len(groups_of(facts))
-    words = f"{NUMBERS[objects]} object{'s' * (objects > 1)} of {NUMBERS[kinds]} kind{'s' * (kinds > 1)}"
+    things = f"{NUMBERS[objects]} object{'s' * (objects > 1)}"
+    words = f"{things} of {NUMBERS[kinds]} kind{'s' * (kinds > 1)}"
     if kinds == 1:
         return words
     return f"{words}, {'with places' if facts['relations'] else 'listed'}"
