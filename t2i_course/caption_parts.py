@@ -1,39 +1,168 @@
 """Parts of a caption, for networks that look up place by place what it says.
 
-A sentence feature sets one scale and one shift for a whole map: all places hear the same. Three
-things of three colours need more: here the feature is turned into K parts, learnt, not words, and
-every place of the generator's map asks which of them concerns it (vaswani2017attention, eq. 1;
-between places and words in xu2018attngan). In the discriminator, each part is a filter that is laid
-over the map of the picture: where is something like this?
+A sentence feature tells all places the same, and what a caption of three things states stands in it
+more quietly than what one of a single thing states, for the length of the feature is the same. Here
+a small network, taught on text alone, sorts it into four parts: the scene, and up to three kinds of
+things, each with its colour, shape, size, number and place in one part. In the generator every
+place of the map asks which part concerns it (vaswani2017attention, eq. 1; between places and words
+in xu2018attngan); in the discriminator filters made of the parts are laid over the picture's map.
 
-Both begin as additions of 0, so that weights which were trained without them can go on with them.
+What is added begins at 0, or next to it, so that weights which were trained without parts can go on
+with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2i_course.captions import VALUES, Facts, groups_of
+from t2i_course.image_decoder import Standardize
+from t2i_course.probe import roles_of
+
 SLOPE = 0.2  # of the leaky ReLU below 0
+THINGS = 3  # kinds of things in a caption, at most
+PARTS, WIDTH = 1 + THINGS, 64
 HIDDEN = 512
 QUERY = 32  # width in which places and parts are compared
+ROLES = ("listed", "left", "right", "upper", "lower", "middle",
+         "aside left", "aside right", "aside above", "aside below")  # fmt: skip
+ATTRIBUTES = {name: (None, *VALUES[name]) for name in ("color", "shape", "size", "corner")}
+SCENE = {"background": (None, *VALUES["background"]), "kinds": (1, 2, 3), "objects": (1, 2, 3)}
+THING = {"role": ROLES, **ATTRIBUTES, "number": (1, 2, 3)}
+NOTHING = -1  # a thing that a caption has not; cross_entropy leaves it out
 
 
-class CaptionParts(nn.Module):
-    """Turn features of captions, standardized, [B, D] into K parts [B, K, P]."""
+def labels_of(facts: Facts) -> list[int]:
+    """Number what a caption states, part by part.
 
-    def __init__(self, text_dim: int, number: int, width: int = 64) -> None:
-        """Build two layers; `number` is K, `width` P."""
+    Returns:
+        Three numbers for `SCENE`, then six for each of three things, for `THING`; `NOTHING` for a
+        thing that is not there. Things stand from left to right or from above, the one aside last;
+        listed ones in the order of shape, colour and size.
+    """
+    groups, objects = groups_of(facts), facts["objects"]
+    _, roles = roles_of(facts)
+    things = []
+    for index, group in enumerate(groups):
+        role, stated = roles.get(index, "listed"), objects[group[0]]
+        role = {"it": "listed", "aside": _side(facts, group[0])}.get(role, role)
+        values = {"role": role, "number": len(group), **{n: stated.get(n) for n in ATTRIBUTES}}
+        things.append([THING[name].index(values[name]) for name in THING])
+    first = {"left": 0, "upper": 0, "middle": 1, "right": 2, "lower": 2}
+    role, color, shape, size, *_ = range(len(THING))
+    things.sort(key=lambda t: (first.get(ROLES[t[role]], 3), t[shape], t[color], t[size]))
+    things += [[NOTHING] * len(THING)] * (THINGS - len(things))
+    scene = {"background": facts["background"], "kinds": len(groups), "objects": len(objects)}
+    return [SCENE[name].index(scene[name]) for name in SCENE] + sum(things, [])
+
+
+def _side(facts: Facts, index: int) -> str | None:
+    """Where an object stands to the pair that it is aside of."""
+    for first, relation, second in facts["relations"]:
+        if index in (first, second):
+            ends = {"left of": ("left", "right"), "above": ("above", "below")}[relation]
+            return f"aside {ends[index == second]}"
+    return None
+
+
+class CaptionReader(nn.Module):
+    """Features of captions [..., D] to parts [..., 4, 64]: the scene, and three things.
+
+    Its weights are buffers: they are taught by `teach`, on text alone, and no optimizer moves them
+    after that.
+    """
+
+    def __init__(self, text_dim: int) -> None:
+        """Make room for the weights; until they are taught, they are 0."""
         super().__init__()
-        self.number = number
-        self.layers = nn.Sequential(
-            nn.Linear(text_dim, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, number * width)
-        )
+        sizes = (text_dim, HIDDEN, HIDDEN, PARTS * WIDTH)
+        self.standardize = Standardize(text_dim)
+        for k, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            self.register_buffer(f"weight{k}", torch.zeros(after, before))
+            self.register_buffer(f"bias{k}", torch.zeros(after))
+        self.loudness = Standardize(PARTS * WIDTH)
+        self.register_buffer("taught", torch.tensor(False))
 
     def forward(self, text: Tensor) -> Tensor:
-        """Map [B, D] to [B, K, P]."""
-        return self.layers(text).unflatten(1, (self.number, -1))
+        """Map [..., D] to [..., 4, 64], each number with mean 0 and deviation 1 over captions."""
+        x = self.standardize(text)
+        x = functional.leaky_relu(functional.linear(x, self.weight0, self.bias0), SLOPE)
+        x = functional.leaky_relu(functional.linear(x, self.weight1, self.bias1), SLOPE)
+        x = self.loudness(functional.linear(x, self.weight2, self.bias2))
+        return x.unflatten(-1, (PARTS, WIDTH))
+
+
+def teach(
+    reader: CaptionReader,
+    text: np.ndarray,
+    facts: Sequence[Facts],
+    steps: int = 3_000,
+    batch_size: int = 512,
+    seed: int = 0,
+) -> float:
+    """Teach a reader: linear layers must read what a caption states from the part it belongs to.
+
+    The three things share their layers, so that "red" is written alike in all of them.
+
+    Args:
+        reader: its weights are written.
+        text: [N, D], features of captions.
+        facts: what the N captions state.
+        steps: of AdamW, its rate 2e-3 falling to 0.
+        batch_size: captions a step.
+        seed: of weights and batches.
+
+    Returns:
+        The share of the last 10 batches' captions of which everything was read right.
+    """
+    source = torch.Generator().manual_seed(seed)
+    features = torch.tensor(np.asarray(text, dtype=np.float32))  # [N, D]
+    labels = torch.tensor([labels_of(stated) for stated in facts])  # [N, 3 + 3 * 6]
+    reader.standardize.fit(features)
+    features = reader.standardize.cpu()(features)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = nn.Sequential(
+            nn.Linear(features.shape[1], HIDDEN), nn.LeakyReLU(SLOPE),
+            nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, PARTS * WIDTH),
+        )  # fmt: skip
+        heads = [nn.ModuleList(nn.Linear(WIDTH, len(v)) for v in part.values())
+                 for part in (SCENE, THING)]  # fmt: skip
+    modules = nn.ModuleList([layers, *heads])
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    right = []
+    for step in range(steps):
+        rows = torch.randint(len(features), (batch_size,), generator=source)
+        parts = layers(features[rows]).unflatten(1, (PARTS, WIDTH))  # [B, 4, 64]
+        read = [head(parts[:, 0]) for head in heads[0]]
+        read += [head(parts[:, 1 + k]) for k in range(THINGS) for head in heads[1]]
+        wanted = labels[rows].T  # [21, B]
+        loss = sum(
+            functional.cross_entropy(logits, label, ignore_index=NOTHING, reduction="sum")
+            for logits, label in zip(read, wanted, strict=True)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        (loss / batch_size).backward()
+        optimizer.step()
+        schedule.step()
+        if step >= steps - 10:
+            hits = [
+                (a.argmax(dim=1) == b) | (b == NOTHING) for a, b in zip(read, wanted, strict=True)
+            ]
+            right.append(float(torch.stack(hits).all(dim=0).float().mean()))
+    with torch.no_grad():
+        for k, layer in enumerate(layers[::2]):
+            reader.get_buffer(f"weight{k}").copy_(layer.weight)
+            reader.get_buffer(f"bias{k}").copy_(layer.bias)
+        reader.loudness.fit(layers(features[:20_000]))
+        reader.taught.fill_(True)
+    return float(np.mean(right))
 
 
 class PartAttention(nn.Module):
@@ -42,17 +171,17 @@ class PartAttention(nn.Module):
     x_p <- x_p + sum_k a_pk v_k, a_p = softmax_k(q(x_p)^T k_k / sqrt(32))
     """
 
-    def __init__(self, channels: int, side: int, width: int = 64) -> None:
-        """Build it for maps [B, C, side, side] and parts [B, K, width]."""
+    def __init__(self, channels: int, side: int) -> None:
+        """Build it for maps [B, C, side, side]."""
         super().__init__()
         self.query = nn.Linear(channels, QUERY)
         self.place = nn.Parameter(0.3 * torch.randn(side * side, QUERY))
-        self.key, self.value = nn.Linear(width, QUERY), nn.Linear(width, channels)
+        self.key, self.value = nn.Linear(WIDTH, QUERY), nn.Linear(WIDTH, channels)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
 
     def weights(self, x: Tensor, parts: Tensor) -> Tensor:
-        """How much each place of [B, C, H, W] takes from each part [B, K, P]: [B, H W, K]."""
+        """How much each place of [B, C, H, W] takes from each of [B, K, 64]: [B, H W, K]."""
         places = x.permute(0, 2, 3, 1).flatten(1, 2)  # [B, H W, C]
         query = self.query(functional.leaky_relu(places, SLOPE)) + self.place  # [B, H W, 32]
         return torch.softmax(query @ self.key(parts).mT / QUERY**0.5, dim=-1)
@@ -64,48 +193,46 @@ class PartAttention(nn.Module):
 
 
 class PartFilters(nn.Module):
-    """Lay each part of a caption over the map of a picture, and judge where they answer."""
+    """Lay filters made of a caption's parts over the map of a picture; judge where they answer."""
 
-    def __init__(
-        self, text_dim: int, channels: int, side: int, number: int, width: int = 48
-    ) -> None:
+    def __init__(self, channels: int, side: int, number: int = 16, width: int = 48) -> None:
         """Build the layers.
 
         Args:
-            text_dim: D, features of a caption.
             channels: C of the picture's map.
             side: of the map.
-            number: K, filters.
+            number: of filters.
             width: channels in which the map and the filters are compared.
         """
         super().__init__()
-        hidden = 64
+        hidden, told = 64, PARTS * WIDTH
         self.number = number
         self.see = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(SLOPE),
             nn.Conv2d(channels, width, 1),
         )  # fmt: skip
         self.place = nn.Parameter(0.1 * torch.randn(width, side, side))
-        self.filters, self.bias = nn.Linear(text_dim, number * width), nn.Linear(text_dim, number)
+        self.filters, self.bias = nn.Linear(told, number * width), nn.Linear(told, number)
         self.answers = nn.Sequential(
             nn.Conv2d(number, hidden, 3, padding=1), nn.LeakyReLU(SLOPE),
             nn.Conv2d(hidden, hidden, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE),
         )  # fmt: skip
-        self.modulation = nn.Linear(text_dim, 2 * hidden)
+        self.modulation = nn.Linear(told, 2 * hidden)
         self.logit = nn.Sequential(
             nn.LeakyReLU(SLOPE), nn.Conv2d(hidden, hidden, 3, padding=1), nn.LeakyReLU(SLOPE),
             nn.Flatten(), nn.Linear(hidden * (side // 2) ** 2, 128), nn.LeakyReLU(SLOPE),
             nn.Linear(128, 1),
         )  # fmt: skip
-        nn.init.zeros_(self.logit[-1].weight)
+        nn.init.normal_(self.logit[-1].weight, std=0.01)
         nn.init.zeros_(self.logit[-1].bias)
 
-    def forward(self, features: Tensor, text: Tensor) -> Tensor:
-        """Turn maps [B, C, H, W] and captions [K B, D], picture by picture, into logits [K B]."""
+    def forward(self, features: Tensor, parts: Tensor) -> Tensor:
+        """Turn maps [B, C, H, W] and parts [K B, 4, 64], caption by caption, into logits [K B]."""
+        told = parts.flatten(1)  # [K B, 256]
         seen = (self.see(functional.leaky_relu(features, SLOPE)) + self.place).flatten(2)
-        filters = self.filters(text).view(-1, len(features), self.number, seen.shape[1])
+        filters = self.filters(told).view(-1, len(features), self.number, seen.shape[1])
         found = filters @ seen * (2 / seen.shape[1] ** 0.5)  # [K, B, number, H W]
-        found = found.flatten(0, 1) + self.bias(text)[:, :, None]
+        found = found.flatten(0, 1) + self.bias(told)[:, :, None]
         answers = self.answers(found.unflatten(2, features.shape[2:]))  # [K B, 64, H / 2, W / 2]
-        scale, shift = self.modulation(text)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulation(told)[:, :, None, None].chunk(2, dim=1)
         return self.logit(answers * (1 + scale) + shift).flatten()

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.caption_parts import CaptionParts, PartAttention, PartFilters
+from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartFilters
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 
@@ -44,8 +44,7 @@ class GanConfig:
     false_captions: int = 3  # of each real picture, in a step
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     projection: bool = True  # the discriminator's logit has an inner product with the text
-    parts: int = 0  # of the caption, that the generator's places attend to; 0 for none
-    filters: int = 0  # of the caption, that the discriminator lays over the picture; 0 for none
+    parts: bool = False  # of the caption: places attend to them, filters are made of them
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
     discriminator_rate: float = 1e-3  # two time scales: heusel2017fid
@@ -62,10 +61,9 @@ class GanConfig:
             raise ValueError(
                 f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
             )
-        least = {"noise_dim": 1, "penalty_every": 1, "false_captions": 1, "parts": 0, "filters": 0}
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise ValueError(f"{name} must be {number} or more, not {getattr(self, name)}")
+        for name in ("noise_dim", "penalty_every", "false_captions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
 
 def read_config(settings: Sequence[str]) -> GanConfig:
@@ -157,7 +155,7 @@ class TextGenerator(nn.Module):
         noise_dim: int = 64,
         image_size: int = 64,
         width: int = 16,
-        parts: int = 0,
+        parts: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -166,7 +164,7 @@ class TextGenerator(nn.Module):
             noise_dim: Z.
             image_size: S; 8, 16, 32, ...
             width: channels at S x S; towards 4 x 4 they grow to 8 times as many.
-            parts: K, of the caption, that maps of up to 16 x 16 attend to; 0 for none.
+            parts: read parts out of captions; maps of up to 16 x 16 attend to them.
 
         Raises:
             ValueError: a side that cannot be built.
@@ -189,19 +187,26 @@ class TextGenerator(nn.Module):
             TextBlock(c, d, latent_dim) for c, d in zip(channels, channels[1:], strict=False)
         )
         self.to_picture = nn.Conv2d(channels[-1], 3, 3, padding=1)
-        self.parts, self.attention = None, nn.ModuleList()
+        self.reader, self.attention = None, nn.ModuleList()
         if parts:
-            self.parts = CaptionParts(text_dim, parts)
-            self.attention.extend(
-                PartAttention(c, 4 * 2**k) for k, c in enumerate(channels[:-1][:3])
-            )  # of the maps of 4 x 4, 8 x 8 and 16 x 16
+            self.reader = CaptionReader(text_dim)
+            self.hear = nn.Linear(PARTS * WIDTH, latent_dim)
+            nn.init.zeros_(self.hear.weight)
+            nn.init.zeros_(self.hear.bias)
+            sides = enumerate(channels[:-1][:3])  # 4 x 4, 8 x 8, 16 x 16
+            self.attention.extend(PartAttention(c, 4 * 2**k) for k, c in sides)
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
         check_inputs(text, noise, self.text_dim, self.noise_dim)
-        told = self.standardize(text)  # [B, D]
-        latent = self.latent(torch.cat([told, noise], dim=1))  # [B, 256]
-        parts = None if self.parts is None else self.parts(told)  # [B, K, P]
+        first, *others = self.latent
+        latent = first(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
+        parts = None
+        if self.reader is not None:
+            parts = self.reader(text)  # [B, 4, 64]
+            latent = latent + self.hear(parts.flatten(1))
+        for layer in others:
+            latent = layer(latent)
         # The noise comes in once more, undiluted, or the pictures of a caption are all alike.
         x = self.start(torch.cat([latent, noise], dim=1))  # [B, 128 * 4 * 4]
         x = x.reshape(len(text), -1, 4, 4)  # [B, 128, 4, 4]
@@ -264,7 +269,7 @@ class Discriminator(nn.Module):
         width: int = 16,
         spectral: bool = False,
         projection: bool = True,
-        filters: int = 0,
+        parts: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -274,18 +279,18 @@ class Discriminator(nn.Module):
             width: half of the channels at S/2 x S/2.
             spectral: give every layer spectral norm.
             projection: build the second head.
-            filters: K of the third head, which lays parts of the caption over the map of 8 x 8
-                (`PartFilters`); 0 for none.
+            parts: build the third head, which lays filters made of the caption's parts over the
+                map of 8 x 8.
         """
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
-        if filters and image_size < 16:
-            raise ValueError(f"filters={filters} are laid over 8 x 8: {image_size=} is too small")
+        if parts and image_size < 16:
+            raise ValueError(f"parts are laid over a map of 8 x 8: {image_size=} has none")
         last = channels[-1]
         self.text_dim, self.image_size = text_dim, image_size
         self.config = {
             "text_dim": text_dim, "image_size": image_size, "width": width, "spectral": spectral,
-            "projection": projection, "filters": filters,
+            "projection": projection, "parts": parts,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.trunk = nn.Sequential(
@@ -307,8 +312,9 @@ class Discriminator(nn.Module):
             )  # fmt: skip
             self.real, self.project = nn.Linear(256, 1), nn.Linear(text_dim, 256)
         self.lay = None
-        if filters:
-            self.lay = PartFilters(text_dim, channels[-2], 8, filters)
+        if parts:
+            self.reader = CaptionReader(text_dim)
+            self.lay = PartFilters(channels[-2], 8)
         if spectral:
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -331,7 +337,7 @@ class Discriminator(nn.Module):
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
         if self.lay is not None:
-            logits = logits + self.lay(finer, captions)
+            logits = logits + self.lay(finer, self.reader(text).flatten(0, -3))
         return logits.unflatten(0, text.shape[:-1])
 
     def forward(
@@ -467,12 +473,12 @@ class Gan:
         build = build if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
         if config.parts and build is not TextGenerator:
-            raise ValueError(f"parts={config.parts} is for the generator `gan` with text_blocks")
-        more = {"parts": config.parts} if config.parts else {}
+            raise ValueError("parts=on is for the generator `gan`, with text_blocks=on")
+        more = {"parts": True} if config.parts else {}
         generator = build(text_dim, config.noise_dim, image_size, width, **more)
         discriminator = Discriminator(
             text_dim, image_size, config.width, config.spectral_norm, config.projection,
-            config.filters,
+            config.parts,
         )  # fmt: skip
         self.modules = {"generator": generator, "discriminator": discriminator}
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}

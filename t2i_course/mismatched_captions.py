@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_course.captions import contradict, word_facts
+from t2i_course.captions import Facts, contradict, word_facts
 from t2i_course.oracle import check_facts
 from t2i_course.packed_cache import PackedCaptions
 from t2i_course.processes import TrainingBatch
@@ -34,7 +34,7 @@ def scenes_truth(
     """Return a judge of scenes: (row of a caption, row of an image) -> is the caption true?"""
     found = read_instances(folder, split)
     shown = [found[image] for image in data.image_ids.tolist()]
-    facts = [entry["facts"] for entry in _entries(folder, split, data)]
+    facts = facts_of(folder, data, split)
 
     def is_true(caption: int, image: int) -> bool:
         return all(check_facts(facts[caption], shown[image]).values())
@@ -83,6 +83,11 @@ def contradicting_caption(entry: Mapping[str, Any], shown: Scene, rng: random.Ra
         if not all(check_facts(changed, shown).values()):
             return word_facts(changed, rng)
     raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")
+
+
+def facts_of(folder: Path | str, data: PackedCaptions, split: str = "train") -> list[Facts]:
+    """What the captions of the data state, in the order of data.all_captions."""
+    return [entry["facts"] for entry in _entries(folder, split, data)]
 
 
 def _entries(folder: Path | str, split: str, data: PackedCaptions) -> list[dict]:

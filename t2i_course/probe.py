@@ -21,7 +21,7 @@ from t2i_course.text_encoder import TextEncoder, embed_captions
 UNSTATED = "unstated"
 
 
-def _roles(facts: Facts) -> tuple[str, dict[int, str]]:
+def roles_of(facts: Facts) -> tuple[str, dict[int, str]]:
     """How a caption arranges its groups, and which group plays which role in it."""
     groups = groups_of(facts)
     number = len(groups)
@@ -56,7 +56,7 @@ def stated_labels(facts: Facts) -> dict[str, str]:
         "2 left of: left color": "red", "2 left of: right color": "unstated", ...}.
     """
     groups = groups_of(facts)
-    arrangement, roles = _roles(facts)
+    arrangement, roles = roles_of(facts)
     labels = {
         "background": facts["background"] or UNSTATED,
         "count": str(len(facts["objects"])),

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from t2i_course import (
+    caption_parts,
     checkpoints,
     data,
     evaluation_result,
@@ -39,7 +40,7 @@ from t2i_course.packed_cache import PackedCaptions
 from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 
-GROWTH = ("parts", "filters")  # of networks, that weights may be trained on with
+GROWTH = ("parts",)  # of networks: weights without may be trained on with them
 
 
 def train(args: argparse.Namespace) -> int:
@@ -61,6 +62,11 @@ def train(args: argparse.Namespace) -> int:
     if args.crowded and args.scenes is None:
         raise ValueError("--crowded is for scenes that are drawn anew: add --scenes N")
     ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
+    if ingredients.parts and current.data != "scenes" and not scenes.are_in(current.data):
+        raise ValueError(
+            "--set parts=on is for scenes: the parts of captions are taught from what these state, "
+            "which no file of photos says"
+        )
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
         batch_size=args.batch_size,
@@ -122,6 +128,8 @@ def train(args: argparse.Namespace) -> int:
     begins = {"generator": args.init, "discriminator": args.init_discriminator}
     if any(begins.values()):
         objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
+    if adversarial and ingredients.parts:
+        _teach_parts(objective, folder, packed["train"], text["train"])
     earlier = {
         part: checkpoints.read_card(_file_of(name, part)) for part, name in begins.items() if name
     }
@@ -211,7 +219,9 @@ def _begin_with(
             note(f"{Path(name).name} comes without its {part}: that one begins anew")
             continue
         loaded, card = checkpoints.load_generator(file, builders=builders)
-        new = [key for key in GROWTH if loaded.config.get(key) == 0 and network.config.get(key)]
+        new = [
+            key for key in GROWTH if not loaded.config.get(key, True) and network.config.get(key)
+        ]
         grown = {key: network.config[key] for key in new}
         if (loaded.name, loaded.config | grown) != (network.name, network.config):
             raise ValueError(
@@ -226,6 +236,19 @@ def _begin_with(
         network.load_state_dict(loaded.state_dict(), strict=not grown)
         found.append(card["sha256"])
     return " ".join(found)
+
+
+def _teach_parts(
+    objective: gan.Gan, folder: Path, packed: PackedCaptions, text: np.ndarray
+) -> None:
+    """Teach the readers of both networks on the captions of the run, unless they are taught."""
+    readers = [network.reader for network in objective.modules.values()]
+    if all(reader.taught for reader in readers):
+        return
+    share = caption_parts.teach(readers[0], text, mismatched_captions.facts_of(folder, packed))
+    for reader in readers[1:]:
+        reader.load_state_dict(readers[0].state_dict())
+    say(f"parts of captions: of {share:.1%} of them, everything is read")
 
 
 def _false_captions(

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from t2i_course import __version__, checkpoints, report, scenes, training
+from t2i_course import __version__, caption_parts, checkpoints, report, scenes, training
 from t2i_course.__main__ import build_parser, main
 from t2i_course.caption_matcher import CaptionMatcher
 from t2i_course.console import PRESETS
@@ -760,7 +760,7 @@ def test_a_preset_trains_photos(home, capsys):
     assert "--flips is for photos" in error_line(capsys, ["train", "--flips", "--data", "scenes"])
 
 
-def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
+def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, monkeypatch):
     argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2",
             "--batch-size", "8", "--set", "width=8", "--set", "augment=translation",
             "--output", "few", "--device", "cpu"]  # fmt: skip
@@ -785,15 +785,24 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
         few, more = (load_file(folder / f"{run}{name}.safetensors") for run in ("few", "more"))
         assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
     # With parts of the caption, which begin by adding nothing; back there is no way.
-    grown = ["--set", "parts=2", "--set", "filters=3"]
-    assert main([*again, *grown, "--restart", "--set", "generator_rate=1e-9"]) == 0
+    monkeypatch.setattr(caption_parts, "teach", functools.partial(caption_parts.teach, steps=3))
+    grown = ["--set", "parts=on", "--restart", "--set", "generator_rate=1e-9"]
+    assert main([*again, *grown]) == 0
+    assert "everything is read" in capsys.readouterr().out
     card = json.loads((folder / "more.json").read_text())
-    assert card["config"]["parts"] == 2
+    assert card["config"]["parts"] is True
     few, more = (load_file(folder / f"{run}.safetensors") for run in ("few", "more"))
-    assert len(more) > len(few)
+    assert len(more) > len(few) and more["reader.taught"]
     assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
-    back = [*again[:-4], "--output", "back", "--device", "cpu", "--init", "more"]
-    assert "give both the same" in error_line(capsys, [*back])
+    on = [*again[:-4], "--output", "on", "--device", "cpu", "--init", "more"]
+    assert main([*on, "--set", "parts=on"]) == 0
+    assert "everything is read" not in capsys.readouterr().out  # the reader comes with the weights
+    assert torch.equal(
+        load_file(folder / "on.safetensors")["reader.weight0"], more["reader.weight0"]
+    )
+    assert "give both the same" in error_line(capsys, [*on, "--restart"])
+    told = error_line(capsys, [*TRAIN, "--model", "gan", "--set", "parts=on", "--restart"])
+    assert "parts=on is for scenes" in told
     argv = [*argv[:-4], "--output", "third", "--device", "cpu"]
     assert "give both the same" in error_line(capsys, [*argv, "--init", "few", "--set", "width=16"])
     assert "no checkpoint" in error_line(capsys, [*argv, "--init", "nothing"])
@@ -805,7 +814,7 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes):
     assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
     card = json.loads((folder / "more.json").read_text())
     assert card["model"] == "style" and "begun_with" not in card
-    assert "is for the generator" in error_line(capsys, [*style, "--set", "parts=2", "--restart"])
+    assert "is for the generator" in error_line(capsys, [*style, "--set", "parts=on", "--restart"])
     judge = json.loads((folder / "few-discriminator.json").read_text())
     assert card["judge_begun_with"]["sha256"] == judge["sha256"] != cards[0]["sha256"]
     assert card["trained_on"] == cards[0]["trained_on"]
