@@ -7,8 +7,8 @@ things, each with its colour, shape, size, number and place in one part. In the 
 place of the map asks which part concerns it (vaswani2017attention, eq. 1; between places and words
 in xu2018attngan); in the discriminator filters made of the parts are laid over the picture's map.
 
-What is added begins at 0, or next to it, so that weights which were trained without parts can go on
-with them.
+What is added begins at 0, or low, so that weights which were trained without parts can go on with
+them.
 """
 
 from __future__ import annotations
@@ -165,6 +165,20 @@ def teach(
     return float(np.mean(right))
 
 
+def keep_scale(network: nn.Module) -> None:
+    """Draw weights anew so that signals neither grow nor fade on their way (he2015delving, eq. 14).
+
+    As PyTorch draws them, they fade by half a layer, and filters laid over a map of next to nothing
+    answer next to nothing.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            slope = SLOPE if isinstance(layer, nn.Conv2d) else 1.0
+            nn.init.kaiming_normal_(layer.weight, a=slope)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class PartAttention(nn.Module):
     """Every place of a map adds what it takes from the parts of the caption.
 
@@ -223,8 +237,9 @@ class PartFilters(nn.Module):
             nn.Flatten(), nn.Linear(hidden * (side // 2) ** 2, 128), nn.LeakyReLU(SLOPE),
             nn.Linear(128, 1),
         )  # fmt: skip
-        nn.init.normal_(self.logit[-1].weight, std=0.01)
-        nn.init.zeros_(self.logit[-1].bias)
+        keep_scale(self)
+        with torch.no_grad():  # quiet at first, but not silent: from 0 a last layer only trembles
+            self.logit[-1].weight.mul_(0.1)
 
     def forward(self, features: Tensor, parts: Tensor) -> Tensor:
         """Turn maps [B, C, H, W] and parts [K B, 4, 64], caption by caption, into logits [K B]."""

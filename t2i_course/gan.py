@@ -18,7 +18,14 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartFilters
+from t2i_course.caption_parts import (
+    PARTS,
+    WIDTH,
+    CaptionReader,
+    PartAttention,
+    PartFilters,
+    keep_scale,
+)
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 
@@ -279,8 +286,8 @@ class Discriminator(nn.Module):
             width: half of the channels at S/2 x S/2.
             spectral: give every layer spectral norm.
             projection: build the second head.
-            parts: build the third head, which lays filters made of the caption's parts over the
-                map of 8 x 8.
+            parts: build the third head, which lays filters made of the caption's parts over a
+                map of 8 x 8, with a trunk of its own.
         """
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
@@ -314,14 +321,19 @@ class Discriminator(nn.Module):
         self.lay = None
         if parts:
             self.reader = CaptionReader(text_dim)
+            self.look_again = nn.Sequential(
+                nn.Conv2d(3, channels[0], 4, stride=2, padding=1),
+                *[DownBlock(c, d) for c, d in zip(channels[:-2], channels[1:-1], strict=True)],
+            )
+            keep_scale(self.look_again)
             self.lay = PartFilters(channels[-2], 8)
         if spectral:
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     spectral_norm(layer)
 
-    def judge(self, features: Tensor, finer: Tensor, text: Tensor) -> Tensor:
-        """Turn the trunk's maps [B, C, 4, 4], [B, C', 8, 8] and captions [..., B, D] into logits.
+    def judge(self, features: Tensor, again: Tensor | None, text: Tensor) -> Tensor:
+        """Turn both trunks' maps [B, C, 4, 4], [B, C', 8, 8] and captions [..., B, D] into logits.
 
         Returns:
             [..., B].
@@ -337,7 +349,7 @@ class Discriminator(nn.Module):
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
         if self.lay is not None:
-            logits = logits + self.lay(finer, self.reader(text).flatten(0, -3))
+            logits = logits + self.lay(again, self.reader(text).flatten(0, -3))
         return logits.unflatten(0, text.shape[:-1])
 
     def forward(
@@ -353,13 +365,14 @@ class Discriminator(nn.Module):
         Returns:
             Logits [B], and, with `mismatched`, their logits [K, M] as well.
         """
-        finer = self.trunk[:-2](images)  # [B, C', 8, 8]
-        features = self.trunk[-2:](finer)  # [B, C, 4, 4]
-        logits = self.judge(features, finer, text)
+        features = self.trunk(images)  # [B, C, 4, 4]
+        again = None if self.lay is None else self.look_again(images)  # [B, C', 8, 8]
+        logits = self.judge(features, again, text)
         if mismatched is None:
             return logits
         shown = mismatched.shape[1]
-        return logits, self.judge(features[:shown], finer[:shown], mismatched)
+        again = None if again is None else again[:shown]
+        return logits, self.judge(features[:shown], again, mismatched)
 
 
 # Differentiable augmentation

@@ -79,7 +79,7 @@ def contradicting_caption(entry: Mapping[str, Any], shown: Scene, rng: random.Ra
         ValueError: 100 tries were all true of the scene.
     """
     for _ in range(100):
-        changed = contradict(entry["facts"], rng)
+        changed = contradict(entry["facts"], rng, swap_listed=True)
         if not all(check_facts(changed, shown).values()):
             return word_facts(changed, rng)
     raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")

@@ -19,6 +19,7 @@ from t2i_course.caption_parts import (
     CaptionReader,
     PartAttention,
     PartFilters,
+    keep_scale,
     labels_of,
     teach,
 )
@@ -165,7 +166,7 @@ def test_places_can_take_different_parts_of_one_caption():
 
 
 @pytest.mark.parametrize("side", [16, 32, 64])
-def test_what_is_new_adds_next_to_nothing_until_it_has_learnt(side):
+def test_what_is_new_says_little_until_it_has_learnt(side):
     torch.manual_seed(0)
     reader, _ = taught()
     images, text, noise = torch.rand(2, 3, side, side), torch.randn(2, 256), torch.randn(2, 8)
@@ -179,9 +180,10 @@ def test_what_is_new_adds_next_to_nothing_until_it_has_learnt(side):
         network.reader.load_state_dict(reader.state_dict())
     assert torch.equal(grown(text, noise), plain(text, noise))
     for found, expected in zip(more(images, text, false), judge(images, text, false), strict=True):
-        assert torch.allclose(found, expected, atol=0.1)
+        assert 0 < (found - expected).abs().max() < 3  # quiet, not silent
     (grown(text, noise).square().mean() + more(images, text).mean()).backward()
-    layers = [grown.attention[0].value, grown.attention[1].value, grown.hear, more.lay.see[0]]
+    layers = [grown.attention[0].value, grown.attention[1].value, grown.hear, more.lay.see[0],
+              more.look_again[0]]  # fmt: skip
     assert all(layer.weight.grad.abs().max() > 0 for layer in layers)
 
 
@@ -209,3 +211,15 @@ def test_parts_are_a_switch_and_too_small_pictures_have_none():
     assert read_config(["parts=on"]) == GanConfig(parts=True)
     with pytest.raises(ValueError, match="laid over a map of 8 x 8: image_size=8 has none"):
         Discriminator(16, 8, 8, parts=True)
+
+
+def test_maps_keep_their_scale():
+    """As PyTorch draws convolutions, a map fades to a tenth; drawn anew it does not."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 64, 3, padding=1)]
+    for _ in range(4):
+        layers += [nn.LeakyReLU(0.2), nn.Conv2d(64, 64, 3, padding=1)]
+    network, images = nn.Sequential(*layers), torch.randn(4, 8, 16, 16)
+    faded = network(images)[..., 5:-5, 5:-5].std()
+    keep_scale(network)
+    assert faded < 0.2 and 0.5 < network(images)[..., 5:-5, 5:-5].std() < 3

@@ -105,17 +105,19 @@ def test_listed_objects_swap_attributes_but_never_into_the_same_words():
     red_star, blue_heart = {"shape": "star", "color": "red"}, {"shape": "heart", "color": "blue"}
     listed = {"background": None, "objects": [red_star, blue_heart], "relations": []}
     swapped = [{"shape": "star", "color": "blue"}, {"shape": "heart", "color": "red"}]
-    found = [captions.contradict(listed, random.Random(k))["objects"] for k in range(60)]
+    found = [captions.contradict(listed, random.Random(k), True)["objects"] for k in range(60)]
     assert swapped in found  # by colour; by shape it is the same in another order
     assert all(sorted(f, key=str) != sorted(listed["objects"], key=str) for f in found)
+    asis = [captions.contradict(listed, random.Random(k))["objects"] for k in range(60)]
+    assert swapped not in asis  # unless it is asked for
     bare = {"background": None, "objects": [{"shape": "star"}, {"shape": "heart"}], "relations": []}
     for k in range(60):
         changed = [
-            thing["shape"] for thing in captions.contradict(bare, random.Random(k))["objects"]
+            thing["shape"] for thing in captions.contradict(bare, random.Random(k), True)["objects"]
         ]
         assert sorted(changed) != ["heart", "star"]
     two_stars = {**bare, "objects": [{"shape": "star"}, {"shape": "star"}, {"shape": "heart"}]}
-    found = [captions.contradict(two_stars, random.Random(k))["objects"] for k in range(60)]
+    found = [captions.contradict(two_stars, random.Random(k), True)["objects"] for k in range(60)]
     assert [{"shape": "heart"}, {"shape": "heart"}, {"shape": "star"}] in found
 
 
