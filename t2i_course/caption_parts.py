@@ -5,10 +5,8 @@ more quietly than what one of a single thing states, for the length of the featu
 a small network, taught on text alone, sorts it into four parts: the scene, and up to three kinds of
 things, each with its colour, shape, size, number and place in one part. In the generator every
 place of the map asks which part concerns it (vaswani2017attention, eq. 1; between places and words
-in xu2018attngan); in the discriminator filters made of the parts are laid over the picture's map.
-
-What is added begins at 0, or low, so that weights which were trained without parts can go on with
-them.
+in xu2018attngan). What is added begins at 0, so that weights which were trained without parts can
+go on with them.
 """
 
 from __future__ import annotations
@@ -165,20 +163,6 @@ def teach(
     return float(np.mean(right))
 
 
-def keep_scale(network: nn.Module) -> None:
-    """Draw weights anew so that signals neither grow nor fade on their way (he2015delving, eq. 14).
-
-    As PyTorch draws them, they fade by half a layer, and filters laid over a map of next to nothing
-    answer next to nothing.
-    """
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            slope = SLOPE if isinstance(layer, nn.Conv2d) else 1.0
-            nn.init.kaiming_normal_(layer.weight, a=slope)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
 class PartAttention(nn.Module):
     """Every place of a map adds what it takes from the parts of the caption.
 
@@ -204,50 +188,3 @@ class PartAttention(nn.Module):
         """Map [B, C, H, W] to the same shape."""
         taken = self.weights(x, parts) @ self.value(parts)  # [B, H W, C]
         return x + taken.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-
-
-class PartFilters(nn.Module):
-    """Lay filters made of a caption's parts over the map of a picture; judge where they answer."""
-
-    def __init__(self, channels: int, side: int, number: int = 16, width: int = 48) -> None:
-        """Build the layers.
-
-        Args:
-            channels: C of the picture's map.
-            side: of the map.
-            number: of filters.
-            width: channels in which the map and the filters are compared.
-        """
-        super().__init__()
-        hidden, told = 64, PARTS * WIDTH
-        self.number = number
-        self.see = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(channels, width, 1),
-        )  # fmt: skip
-        self.place = nn.Parameter(0.1 * torch.randn(width, side, side))
-        self.filters, self.bias = nn.Linear(told, number * width), nn.Linear(told, number)
-        self.answers = nn.Sequential(
-            nn.Conv2d(number, hidden, 3, padding=1), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(hidden, hidden, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE),
-        )  # fmt: skip
-        self.modulation = nn.Linear(told, 2 * hidden)
-        self.logit = nn.Sequential(
-            nn.LeakyReLU(SLOPE), nn.Conv2d(hidden, hidden, 3, padding=1), nn.LeakyReLU(SLOPE),
-            nn.Flatten(), nn.Linear(hidden * (side // 2) ** 2, 128), nn.LeakyReLU(SLOPE),
-            nn.Linear(128, 1),
-        )  # fmt: skip
-        keep_scale(self)
-        with torch.no_grad():  # quiet at first, but not silent: from 0 a last layer only trembles
-            self.logit[-1].weight.mul_(0.1)
-
-    def forward(self, features: Tensor, parts: Tensor) -> Tensor:
-        """Turn maps [B, C, H, W] and parts [K B, 4, 64], caption by caption, into logits [K B]."""
-        told = parts.flatten(1)  # [K B, 256]
-        seen = (self.see(functional.leaky_relu(features, SLOPE)) + self.place).flatten(2)
-        filters = self.filters(told).view(-1, len(features), self.number, seen.shape[1])
-        found = filters @ seen * (2 / seen.shape[1] ** 0.5)  # [K, B, number, H W]
-        found = found.flatten(0, 1) + self.bias(told)[:, :, None]
-        answers = self.answers(found.unflatten(2, features.shape[2:]))  # [K B, 64, H / 2, W / 2]
-        scale, shift = self.modulation(told)[:, :, None, None].chunk(2, dim=1)
-        return self.logit(answers * (1 + scale) + shift).flatten()

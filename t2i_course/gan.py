@@ -18,14 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.caption_parts import (
-    PARTS,
-    WIDTH,
-    CaptionReader,
-    PartAttention,
-    PartFilters,
-    keep_scale,
-)
+from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 
@@ -51,7 +44,7 @@ class GanConfig:
     false_captions: int = 3  # of each real picture, in a step
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     projection: bool = True  # the discriminator's logit has an inner product with the text
-    parts: bool = False  # of the caption: places attend to them, filters are made of them
+    parts: bool = False  # of the caption, that the generator's places attend to
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
     discriminator_rate: float = 1e-3  # two time scales: heusel2017fid
@@ -276,7 +269,6 @@ class Discriminator(nn.Module):
         width: int = 16,
         spectral: bool = False,
         projection: bool = True,
-        parts: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -286,18 +278,14 @@ class Discriminator(nn.Module):
             width: half of the channels at S/2 x S/2.
             spectral: give every layer spectral norm.
             projection: build the second head.
-            parts: build the third head, which lays filters made of the caption's parts over a
-                map of 8 x 8, with a trunk of its own.
         """
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
-        if parts and image_size < 16:
-            raise ValueError(f"parts are laid over a map of 8 x 8: {image_size=} has none")
         last = channels[-1]
         self.text_dim, self.image_size = text_dim, image_size
         self.config = {
             "text_dim": text_dim, "image_size": image_size, "width": width, "spectral": spectral,
-            "projection": projection, "parts": parts,
+            "projection": projection,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.trunk = nn.Sequential(
@@ -318,26 +306,13 @@ class Discriminator(nn.Module):
                 nn.Conv2d(last, 256, 4),
             )  # fmt: skip
             self.real, self.project = nn.Linear(256, 1), nn.Linear(text_dim, 256)
-        self.lay = None
-        if parts:
-            self.reader = CaptionReader(text_dim)
-            self.look_again = nn.Sequential(
-                nn.Conv2d(3, channels[0], 4, stride=2, padding=1),
-                *[DownBlock(c, d) for c, d in zip(channels[:-2], channels[1:-1], strict=True)],
-            )
-            keep_scale(self.look_again)
-            self.lay = PartFilters(channels[-2], 8)
         if spectral:
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     spectral_norm(layer)
 
-    def judge(self, features: Tensor, again: Tensor | None, text: Tensor) -> Tensor:
-        """Turn both trunks' maps [B, C, 4, 4], [B, C', 8, 8] and captions [..., B, D] into logits.
-
-        Returns:
-            [..., B].
-        """
+    def judge(self, features: Tensor, text: Tensor) -> Tensor:
+        """Turn the trunk's map [B, C, 4, 4] and captions [..., B, D] into logits [..., B]."""
         captions = self.standardize(text).flatten(0, -2)  # [K B, D]
         times = len(captions) // len(features)
         told = self.text(captions)[:, :, None, None]  # [K B, 256, 1, 1]
@@ -348,8 +323,6 @@ class Discriminator(nn.Module):
             seen = self.look(features).flatten(1)  # [B, 256]
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
-        if self.lay is not None:
-            logits = logits + self.lay(again, self.reader(text).flatten(0, -3))
         return logits.unflatten(0, text.shape[:-1])
 
     def forward(
@@ -366,13 +339,10 @@ class Discriminator(nn.Module):
             Logits [B], and, with `mismatched`, their logits [K, M] as well.
         """
         features = self.trunk(images)  # [B, C, 4, 4]
-        again = None if self.lay is None else self.look_again(images)  # [B, C', 8, 8]
-        logits = self.judge(features, again, text)
+        logits = self.judge(features, text)
         if mismatched is None:
             return logits
-        shown = mismatched.shape[1]
-        again = None if again is None else again[:shown]
-        return logits, self.judge(features[:shown], again, mismatched)
+        return logits, self.judge(features[: mismatched.shape[1]], mismatched)
 
 
 # Differentiable augmentation
@@ -490,9 +460,8 @@ class Gan:
         more = {"parts": True} if config.parts else {}
         generator = build(text_dim, config.noise_dim, image_size, width, **more)
         discriminator = Discriminator(
-            text_dim, image_size, config.width, config.spectral_norm, config.projection,
-            config.parts,
-        )  # fmt: skip
+            text_dim, image_size, config.width, config.spectral_norm, config.projection
+        )
         self.modules = {"generator": generator, "discriminator": discriminator}
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
         self.optimizers = {

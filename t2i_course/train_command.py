@@ -241,14 +241,11 @@ def _begin_with(
 def _teach_parts(
     objective: gan.Gan, folder: Path, packed: PackedCaptions, text: np.ndarray
 ) -> None:
-    """Teach the readers of both networks on the captions of the run, unless they are taught."""
-    readers = [network.reader for network in objective.modules.values()]
-    if all(reader.taught for reader in readers):
-        return
-    share = caption_parts.teach(readers[0], text, mismatched_captions.facts_of(folder, packed))
-    for reader in readers[1:]:
-        reader.load_state_dict(readers[0].state_dict())
-    say(f"parts of captions: of {share:.1%} of them, everything is read")
+    """Teach the generator's reader on the captions of the run, unless it came with the weights."""
+    reader = objective.modules["generator"].reader
+    if not reader.taught:
+        share = caption_parts.teach(reader, text, mismatched_captions.facts_of(folder, packed))
+        say(f"parts of captions: of {share:.1%} of them, everything is read")
 
 
 def _false_captions(
