@@ -435,10 +435,11 @@ def test_killed_process_leaves_nothing_that_passes_for_whole(tmp_path):
 
 LARGE = 24  # pictures
 PACK_SLOWLY = """
-import sys, time
+import signal, sys, time
 from t2i_course import data, packed_cache
 from t2i_course.growing_array import GrowingArray
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # none in a script's background
 mark = GrowingArray.mark
 
 def mark_and_wait(array, position, *state):
