@@ -66,6 +66,8 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add("--learning-rate", type=float, help="default: by model; the GAN's two are set by --set")
     add("--set", metavar="NAME=VALUE", action="append", default=[], dest="ingredients",
         help="an ingredient of the GAN, such as penalty=r1; may be repeated")  # fmt: skip
+    add("--captioner", metavar="NAME|PATH", help="network for --set redescription=WEIGHT; default: "
+        "captioner on scenes, none on photos")  # fmt: skip
     add("--average-decay", type=float, default=0.999, help="share of the old in averaged weights; "
         "0: no averages; default: %(default)s")  # fmt: skip
     add("--size", type=int, default=64, help="side of the images, pixels; default: %(default)s")
@@ -147,12 +149,14 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
 
     judge = commands.add_parser("judge", help="train a network that judges pictures")
     add = judge.add_argument
-    add("network", choices=("scene-features", "caption-matcher", "photo-features"), help="scene-"
-        "features, for FD-scenes; caption-matcher, for retrieval; photo-features, for distances of "
-        "photos, trained without labels")  # fmt: skip
+    add("network", choices=("scene-features", "caption-matcher", "photo-features", "captioner"),
+        help="scene-features, for FD-scenes; caption-matcher, for retrieval; photo-features, for "
+        "distances of photos, trained without labels; captioner, which teaches a generator word by "
+        "word")  # fmt: skip
     add("--data", metavar="scenes|FOLDER", help="what to learn from, but of scene-features; "
         "default: T2I_DATA, else scenes")  # fmt: skip
-    add("--encoder", metavar="NAME|PATH", help="of the caption-matcher; default: caption-bert")
+    add("--encoder", metavar="NAME|PATH", help="of caption-matcher and captioner; default: "
+        "caption-bert")  # fmt: skip
     add("--steps", type=int, default=3000, help="default: %(default)s")
     add("--on-bad-image", choices=("raise", "skip"), default="raise", help="stop, or leave the "
         "image out and say so; default: %(default)s")  # fmt: skip
@@ -342,8 +346,8 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
 
 
 def train_judge(args: argparse.Namespace) -> int:
-    """Train scene-features, photo-features or the caption-matcher."""
-    from t2i_course import caption_matcher, photo_features, runtime, scene_features
+    """Train scene-features, photo-features, the caption-matcher or the captioner."""
+    from t2i_course import caption_matcher, captioner, photo_features, runtime, scene_features
 
     if args.steps < 10:
         raise ValueError(f"--steps {args.steps}: 10 are needed at least")
@@ -365,7 +369,11 @@ def train_judge(args: argparse.Namespace) -> int:
             current.data, on_bad_image=args.on_bad_image, **common
         )
     else:
-        file = caption_matcher.train_caption_matcher(
+        learn = {
+            caption_matcher.NAME: caption_matcher.train_caption_matcher,
+            captioner.NAME: captioner.train_captioner,
+        }[args.network]
+        file = learn(
             current.data, encoder_name=args.encoder, on_bad_image=args.on_bad_image, **common
         )
     say(f"weights: {file}")

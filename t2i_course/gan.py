@@ -19,13 +19,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
 from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention
+from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 
 SLOPE = 0.2  # of the leaky ReLU below 0
 PENALTIES = ("none", "matching-aware", "r1", "r1r2")
 LOSSES = ("hinge", "relativistic")
-AUGMENTATIONS = ("brightness", "saturation", "contrast", "translation", "cutout")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class GanConfig:
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     projection: bool = True  # the discriminator's logit has an inner product with the text
     parts: bool = False  # of the caption, that the generator's places attend to
+    redescription: float = 0.0  # weight of -log p(caption | generated), by a trained captioner
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
     discriminator_rate: float = 1e-3  # two time scales: heusel2017fid
@@ -61,6 +62,8 @@ class GanConfig:
             raise ValueError(
                 f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
             )
+        if not self.redescription >= 0:
+            raise ValueError(f"redescription must be 0 or more, not {self.redescription}")
         for name in ("noise_dim", "penalty_every", "false_captions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -345,77 +348,6 @@ class Discriminator(nn.Module):
         return logits, self.judge(features[: mismatched.shape[1]], mismatched)
 
 
-# Differentiable augmentation
-
-
-def augment(
-    images: Tensor,
-    operations: Sequence[str],
-    draw: Callable[[int], Tensor] | None = None,
-) -> Tensor:
-    """Change pictures at random, each in its own way, with a gradient (zhao2020diffaugment).
-
-    Colour operations make "a red circle" false, and so does a cut-out that hides it; a translation
-    by up to a sixteenth of the side makes little false. What a data set bears is its own matter:
-    scenes bear none but the translation.
-
-    Args:
-        images: [B, 3, S, S] in [-1, 1].
-        operations: names from `AUGMENTATIONS`, done in this order.
-        draw: called with a number n, returns [B, n] in [0, 1); torch's global generator if None.
-
-    Returns:
-        [B, 3, S, S].
-    """
-    for name in operations:
-        drawn = torch.rand(len(images), 2) if draw is None else draw(2)  # [B, 2]
-        images = OPERATIONS[name](images, drawn.to(images.device, torch.float32))
-    return images
-
-
-def _per_picture(drawn: Tensor, low: float, high: float) -> Tensor:
-    return (low + (high - low) * drawn[:, 0])[:, None, None, None]  # [B, 1, 1, 1]
-
-
-def _brightness(images: Tensor, drawn: Tensor) -> Tensor:
-    return images + _per_picture(drawn, -0.5, 0.5)
-
-
-def _saturation(images: Tensor, drawn: Tensor) -> Tensor:
-    gray = images.mean(dim=1, keepdim=True)
-    return gray + (images - gray) * _per_picture(drawn, 0, 2)
-
-
-def _contrast(images: Tensor, drawn: Tensor) -> Tensor:
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (images - mean) * _per_picture(drawn, 0.5, 1.5)
-
-
-def _translation(images: Tensor, drawn: Tensor) -> Tensor:
-    """Move by whole pixels, up to a sixteenth of the side; the border is continued."""
-    side, device = images.shape[-1], images.device
-    reach = side // 16  # zhao2020diffaugment: an eighth, which takes shapes out of their corners
-    moves = (drawn.T[:, :, None] * (2 * reach + 1)).long() - reach  # [2, B, 1]
-    rows, columns = (torch.arange(side, device=device) + moves).clamp(0, side - 1)  # [B, S] each
-    picture = torch.arange(len(images), device=device)[:, None, None]
-    moved = images.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2)  # [B, 3, S, S]
-
-
-def _cutout(images: Tensor, drawn: Tensor) -> Tensor:
-    """Blank a square of half the side."""
-    side, device = images.shape[-1], images.device
-    centre = (drawn.T[:, :, None] * (side + 1)).long()  # [2, B, 1]
-    rows, columns = (torch.arange(side, device=device) - centre).abs() <= side // 4  # [B, S] each
-    return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
-
-
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "brightness": _brightness, "saturation": _saturation, "contrast": _contrast,
-    "translation": _translation, "cutout": _cutout,
-}  # fmt: skip
-
-
 # Objective
 
 
@@ -435,6 +367,7 @@ class Gan:
         image_size: int = 64,
         mismatched: Callable[[TrainingBatch], Tensor] | None = None,
         build: Callable[..., nn.Module] = TextGenerator,
+        redescribe: Callable[[Tensor, Sequence[str]], Tensor] | None = None,
     ) -> None:
         """Build both networks and their optimizers.
 
@@ -446,13 +379,18 @@ class Gan:
                 config.matching_aware is on.
             build: class of the generator, called as `TextGenerator` is; without
                 config.text_blocks it is the residual decoder in any case.
+            redescribe: gives -log p(t | x) of pictures [B, 3, S, S] and their B captions, [B];
+                needed where config.redescription is above 0.
 
         Raises:
-            ValueError: false captions are wanted, and there is nothing to draw them with.
+            ValueError: false captions are wanted, and there is nothing to draw them with; or
+                pictures are to be described again, and nothing describes them.
         """
         if config.matching_aware and mismatched is None:
             raise ValueError("matching_aware needs `mismatched`, which draws false captions")
-        self.config, self.mismatched = config, mismatched
+        if config.redescription and redescribe is None:
+            raise ValueError("redescription needs `redescribe`, a captioner")
+        self.config, self.mismatched, self.redescribe = config, mismatched, redescribe
         build = build if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
         if config.parts and build is not TextGenerator:
@@ -497,13 +435,18 @@ class Gan:
         update("discriminator", loss)
 
         discriminator = without_wrapping(discriminator).requires_grad_(False)
-        generated = discriminator(changed(fake), text).float()  # [B]
+        fake = changed(fake)
+        generated = discriminator(fake, text).float()  # [B]
         if hinge:
             loss = losses.hinge_generator(generated)
         else:
             with torch.no_grad():
                 real = discriminator(changed(batch.images), text).float()
             loss = losses.relativistic_generator(real, generated)
+        if self.config.redescription:  # qiao2019mirrorgan, section 3.3
+            surprise = self.redescribe(fake, batch.captions).mean()
+            recorded["redescription"] = surprise.detach()
+            loss = loss + self.config.redescription * surprise
         update("generator", loss)
         discriminator.requires_grad_(True)
         return recorded | {"generator": loss.detach()}

@@ -1,8 +1,9 @@
 """A small convolutional network from pictures to features, and the loop that trains it.
 
-Two networks that judge pictures stand on it: `t2i_course.scene_features` reads attributes,
-`t2i_course.caption_matcher` compares a picture with captions. No generator is trained against
-either.
+Networks that judge pictures stand on it: `t2i_course.scene_features` reads attributes,
+`t2i_course.photo_features` tells photos apart, `t2i_course.caption_matcher` compares a picture with
+captions. No generator is trained against any of them. `t2i_course.captioner`, which generators are
+trained against, has the loop from here and judges nothing.
 """
 
 from __future__ import annotations

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import PartialState
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from t2i_course import (
     caption_parts,
+    captioner,
     checkpoints,
     data,
     evaluation_result,
@@ -118,7 +120,11 @@ def train(args: argparse.Namespace) -> int:
     runtime.seed_everything(config.seed)
     if adversarial:
         false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
-        objective = gan.Gan(ingredients, encoder.width, args.size, false, GENERATORS[decoder])
+        redescribe, described_by = _describing(ingredients, args, current.data, encoder, device)
+        objective = gan.Gan(
+            ingredients, encoder.width, args.size, false, GENERATORS[decoder], redescribe
+        )
+        objective.identity |= described_by
     else:
         size = {"text_dim": encoder.width, "image_size": args.size}
         objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
@@ -172,6 +178,8 @@ def train(args: argparse.Namespace) -> int:
         "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
         "seed": config.seed,
     }  # fmt: skip
+    if "captioner" in objective.identity:
+        card["captioner"] = objective.identity["captioner"]
     told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
     for part, key in (("generator", "begun_with"), ("discriminator", "judge_begun_with")):
         if part in earlier:
@@ -270,6 +278,37 @@ def _false_captions(
     return mismatched_captions.MismatchedCaptions(
         packed, text, is_true, hard, config.contradicting, config.false_captions
     )
+
+
+def _describing(
+    config: gan.GanConfig,
+    args: argparse.Namespace,
+    data: str,
+    encoder: TextEncoder,
+    device: torch.device,
+) -> tuple[Callable[..., Tensor] | None, dict[str, str]]:
+    """Return what tells a GAN's generator how improbable its captions are, and what names it.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or is for other pictures or other tokens.
+    """
+    if not config.redescription:
+        if args.captioner:
+            raise ValueError("--captioner is for --set redescription=WEIGHT, which is 0")
+        return None, {}
+    if args.captioner is None and data != "scenes" and not scenes.are_in(data):
+        raise ValueError(
+            "the captioner that comes with the course knows scenes only: train one on these photos "
+            "with `python -m t2i_course judge captioner`, and name it with --captioner"
+        )
+    network = captioner.load_captioner(encoder, args.captioner or captioner.NAME, device)
+    if network.image_size != args.size:
+        raise ValueError(
+            f"the captioner reads pictures of {network.image_size} pixels, this run draws "
+            f"{args.size}: train one with `python -m t2i_course judge captioner --size {args.size}`"
+        )
+    name = f"{Path(args.captioner or captioner.NAME).name} {network.fingerprint}"
+    return captioner.redescription(network, encoder), {"captioner": name}
 
 
 def _measuring(

@@ -1,4 +1,3 @@
-import random
 from dataclasses import replace
 
 import numpy as np
@@ -6,18 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from t2i_course import data, scenes
+from t2i_course import data
 from t2i_course.gan import (
-    AUGMENTATIONS,
     Discriminator,
     Gan,
     GanConfig,
     Modulation,
     TextGenerator,
-    augment,
     read_config,
 )
-from t2i_course.oracle import read_picture
 from t2i_course.training import TrainingConfig, train
 
 SMALL = GanConfig(noise_dim=8, width=8, matching_aware=False, penalty_every=1)
@@ -114,39 +110,6 @@ def test_spectral_norm_bounds_every_layer():
             assert norm.item() == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentations_keep_the_shape_pass_the_gradient_and_differ_by_picture(name):
-    torch.manual_seed(0)
-    images = torch.rand(1, 3, 64, 64).expand(16, -1, -1, -1).clone().requires_grad_()
-    changed = augment(images, [name])
-    assert changed.shape == images.shape
-    assert not torch.allclose(changed[0], changed[1]) or not torch.allclose(changed[0], changed[2])
-    changed.sum().backward()
-    assert images.grad.abs().sum() > 0
-
-
-def test_no_operation_leaves_pictures_as_they_are():
-    images = torch.rand(2, 3, 8, 8)
-    assert augment(images, ()) is images
-
-
-def test_translated_scenes_keep_their_colours_shapes_and_background():
-    rng, kept = random.Random(5), 0
-    torch.manual_seed(0)
-    drawn = [scenes.sample_scene(rng, False) for _ in range(60)]
-    images = np.stack([np.asarray(scenes.render(scene)) for scene in drawn]).transpose(0, 3, 1, 2)
-    moved = data.to_uint8(augment(data.to_float(torch.from_numpy(images.copy())), ["translation"]))
-    for scene, picture in zip(drawn, moved.numpy().transpose(0, 2, 3, 1), strict=True):
-        inside = all(14 < v < 50 for thing in scene.objects for v in (thing.x, thing.y))
-        if not inside or any(thing.size == "large" for thing in scene.objects):
-            continue  # a shape at the border may be cut off
-        read = read_picture(picture)
-        said = [sorted((o.color, o.shape) for o in s.objects) for s in (scene, read)]
-        assert said[0] == said[1] and read.background == scene.background
-        kept += 1
-    assert kept >= 5
-
-
 def test_both_networks_learn_and_every_loss_is_recorded(part):
     torch.manual_seed(0)
     fresh = Gan(SMALL, 16, 64)
@@ -217,6 +180,8 @@ def test_the_generator_learns_nothing_from_the_discriminators_update(part):
         ({"augment": ("flip",)}, "unknown augmentation 'flip'"),
         ({"noise_dim": 0}, "noise_dim must be 1 or more, not 0"),
         ({"false_captions": 0}, "false_captions must be 1 or more"),
+        ({"redescription": -1.0}, "redescription must be 0 or more, not -1.0"),
+        ({"redescription": float("nan")}, "redescription must be 0 or more, not nan"),
     ],
 )
 def test_unknown_ingredients_are_named(change, message):
@@ -227,6 +192,34 @@ def test_unknown_ingredients_are_named(change, message):
 def test_matching_awareness_needs_false_captions():
     with pytest.raises(ValueError, match="draws false captions"):
         Gan(GanConfig(), 16)
+
+
+def test_redescription_needs_a_captioner():
+    with pytest.raises(ValueError, match="needs `redescribe`, a captioner"):
+        Gan(GanConfig(matching_aware=False, redescription=1.0), 16)
+
+
+def test_redescription_teaches_the_generator_alone(part):
+    """With the pictures' mean for a surprise, its pictures darken; the record says how much."""
+    config = replace(SMALL, redescription=100.0)
+    shown = []
+
+    def brightness(images, captions):
+        shown.append((images.shape, list(captions)))
+        return images.float().mean(dim=(1, 2, 3))
+
+    plain, _ = run(part, SMALL, steps=20)
+    taught, history = run(part, config, steps=20, redescribe=brightness)
+    assert len(shown) == 20 and all(
+        shape == (8, 3, 64, 64) and all(isinstance(word, str) for word in captions)
+        for shape, captions in shown
+    )
+    told = history.losses["redescription"]
+    assert told[-1] < told[0] - 0.1
+    text, noise = torch.from_numpy(part[3][:8]), torch.randn(8, 8)
+    with torch.no_grad():
+        dark, light = (g.modules["generator"](text, noise).mean() for g in (taught, plain))
+    assert dark < light - 0.1
 
 
 def test_ingredients_are_read_from_the_command_line():

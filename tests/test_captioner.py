@@ -1,0 +1,158 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from t2i_course import data, scenes
+from t2i_course.captioner import (
+    Captioner,
+    load_captioner,
+    redescription,
+    surprises,
+    train_captioner,
+)
+from t2i_course.text_encoder import TextEncoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return TextEncoder(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return scenes.make_scenes(
+        tmp_path_factory.mktemp("captioner") / "scenes", train=48, val=12, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """Learnt by heart: 48 pictures, 120 steps."""
+    return train_captioner(
+        str(folder), str(tmp_path_factory.mktemp("weights") / "few"), steps=120, batch_size=24,
+        device="cpu", progress=False, command="test",
+    )  # fmt: skip
+
+
+def untrained(**changes):
+    torch.manual_seed(0)
+    return Captioner(**{"vocabulary": 20, "longest": 12, **changes}).eval()
+
+
+@pytest.mark.parametrize("side", [16, 32, 64, 128])
+def test_pictures_of_any_side_become_64_places(side):
+    network = untrained(image_size=side)
+    assert network.see(torch.rand(2, 3, side, side)).shape == (2, 64, 128)
+
+
+@pytest.mark.parametrize("side", [8, 24, 48, 100])
+def test_a_side_that_cannot_be_halved_to_8_is_an_error(side):
+    with pytest.raises(ValueError, match=f"image_size {side}: choose one of 16, 32, 64"):
+        untrained(image_size=side)
+
+
+def test_no_word_is_guessed_from_words_that_come_later():
+    network = untrained()
+    seen = network.see(torch.rand(1, 3, 64, 64))
+    words = torch.randint(20, (1, 9))
+    other = words.clone()
+    other[:, 5:] = (other[:, 5:] + 7) % 20
+    before, after = network(seen, words), network(seen, other)
+    assert torch.allclose(before[:, :5], after[:, :5], atol=1e-5)
+    assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-2)
+
+
+def test_surprise_is_minus_the_logarithm_of_the_product_of_the_words_probabilities():
+    network = untrained()
+    images, words = torch.rand(2, 3, 64, 64), torch.randint(20, (2, 6))
+    real = torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        found = network.surprise(images, words, real)
+        assert found.shape == (2, 5) and (found[1, 3:] == 0).all()
+        for row, length in ((0, 6), (1, 4)):
+            product = 1.0
+            for k in range(1, length):  # one word after the other, each from those before it alone
+                logits = network(network.see(images[row : row + 1]), words[row : row + 1, :k])
+                product *= logits[0, -1].softmax(dim=0)[words[row, k]].item()
+            assert found[row].sum().item() == pytest.approx(-np.log(product), rel=1e-4)
+
+
+def test_what_stands_behind_the_end_changes_nothing(encoder):
+    network = untrained(vocabulary=len(encoder.tokenizer), longest=64)
+    images = torch.rand(2, 3, 64, 64)
+    measure = redescription(network, encoder)
+    long = "a small red circle to the left of a large blue star"
+    alone = measure(images[:1], ["a heart"])
+    assert torch.allclose(measure(images, ["a heart", long])[:1], alone, rtol=1e-4)
+
+
+def test_a_generator_gets_a_gradient_at_the_picture_and_the_captioner_none(trained, encoder):
+    network = load_captioner(encoder, trained, "cpu")
+    images = torch.zeros(2, 3, 64, 64, requires_grad=True)
+    measure = redescription(network, encoder)
+    measure(images, ["a red star", "a blue heart"]).sum().backward()
+    assert (images.grad.flatten(1).norm(dim=1) > 0).all()
+    assert all(weight.grad is None and not weight.requires_grad for weight in network.parameters())
+    assert not network.training
+
+
+def test_following_the_gradient_makes_the_caption_more_probable(trained, encoder):
+    network = load_captioner(encoder, trained, "cpu")
+    measure = redescription(network, encoder)
+    captions = ["a red star", "a large blue heart above a small green cross"]
+    images = torch.zeros(2, 3, 64, 64, requires_grad=True)
+    before = measure(images, captions)
+    (gradient,) = torch.autograd.grad(before.sum(), images)
+    step = 1e-2 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    assert (measure(images - step, captions) < before).all()
+
+
+def test_a_trained_captioner_knows_its_pictures_from_others(folder, trained, encoder):
+    network = load_captioner(encoder, trained, "cpu")
+    packed = data.pack(folder, "train", 64, progress=False)
+    captions = [packed.all_captions[row] for row in packed.caption_starts[:-1]]
+    own = surprises(network, encoder, packed.images, captions)
+    others = surprises(network, encoder, packed.images, captions[1:] + captions[:1])
+    assert own.shape == (48,) and own.dtype == np.float32
+    assert (own < others).mean() > 0.8  # untrained: a half
+
+
+def test_descriptions_are_the_words_that_are_most_probable_one_by_one(folder, trained, encoder):
+    network = load_captioner(encoder, trained, "cpu")
+    images = torch.from_numpy(np.array(data.pack(folder, "val", 64, progress=False).images[:3]))
+    told = network.describe(images, encoder)
+    assert len(told) == 3 and all(told)
+    tokens = encoder.tokenize(told)["input_ids"]
+    with torch.no_grad():
+        seen = network.see(data.to_float(images))
+        best = network(seen, tokens[:, :-1]).argmax(dim=2)  # [3, T - 1]
+    ends = (tokens == encoder.tokenizer.sep_token_id).int().argmax(dim=1)
+    for row, end in enumerate(ends):
+        if tokens[row].tolist()[: end + 1].count(encoder.tokenizer.unk_token_id) == 0:
+            assert best[row, :end].tolist() == tokens[row, 1 : end + 1].tolist()
+
+
+def test_the_card_says_what_it_was_trained_on(trained):
+    card = json.loads(trained.with_suffix(".json").read_text())
+    assert card["model"] == "captioner" and card["data"] == "scenes" and card["steps"] == 120
+    assert card["command"] == "test" and card["license"] == "Apache-2.0"
+    own, other = (card["metrics"][f"nats a caption{of}, val"] for of in ("", " of another picture"))
+    assert 0 < own < other
+
+
+def test_the_tokens_of_another_encoder_are_an_error(trained, encoder, monkeypatch):
+    monkeypatch.setattr(TextEncoder, "fingerprint", "another")
+    with pytest.raises(ValueError, match="few.* reads the tokens of caption-bert.*judge captioner"):
+        load_captioner(encoder, trained, "cpu")
+
+
+def test_training_again_gives_the_same_weights(folder, tmp_path):
+    files = [
+        train_captioner(
+            str(folder), str(tmp_path / name), steps=10, batch_size=16, device="cpu", progress=False
+        )
+        for name in "ab"
+    ]
+    assert files[0].read_bytes() == files[1].read_bytes()
