@@ -158,6 +158,7 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher and captioner; default: "
         "caption-bert")  # fmt: skip
     add("--steps", type=int, default=3000, help="default: %(default)s")
+    add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add("--on-bad-image", choices=("raise", "skip"), default="raise", help="stop, or leave the "
         "image out and say so; default: %(default)s")  # fmt: skip
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
@@ -347,7 +348,14 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
 
 def train_judge(args: argparse.Namespace) -> int:
     """Train scene-features, photo-features, the caption-matcher or the captioner."""
-    from t2i_course import caption_matcher, captioner, photo_features, runtime, scene_features
+    from t2i_course import (
+        caption_matcher,
+        captioner,
+        photo_features,
+        runtime,
+        scene_features,
+        scenes,
+    )
 
     if args.steps < 10:
         raise ValueError(f"--steps {args.steps}: 10 are needed at least")
@@ -363,10 +371,12 @@ def train_judge(args: argparse.Namespace) -> int:
     if args.network == "scene-features":
         if args.data not in (None, "scenes"):
             raise ValueError("scene-features learn from scenes only: photos carry no facts")
+        if args.size != scenes.SIDE:
+            raise ValueError(f"--size {args.size}: scene-features read {scenes.SIDE} pixels")
         file = scene_features.train_scene_features(**common)
     elif args.network == "photo-features":
         file = photo_features.train_photo_features(
-            current.data, on_bad_image=args.on_bad_image, **common
+            current.data, size=args.size, on_bad_image=args.on_bad_image, **common
         )
     else:
         learn = {
@@ -374,8 +384,9 @@ def train_judge(args: argparse.Namespace) -> int:
             captioner.NAME: captioner.train_captioner,
         }[args.network]
         file = learn(
-            current.data, encoder_name=args.encoder, on_bad_image=args.on_bad_image, **common
-        )
+            current.data, size=args.size, encoder_name=args.encoder,
+            on_bad_image=args.on_bad_image, **common,
+        )  # fmt: skip
     say(f"weights: {file}")
     return 0
 

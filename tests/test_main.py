@@ -826,3 +826,38 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, mo
     (folder / "few-discriminator.json").unlink()
     assert main([*argv, "--init", "few"]) == 0
     assert "few comes without its discriminator" in capsys.readouterr().err
+
+
+def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scenes):
+    judge = ["judge", "captioner", "--data", str(small_scenes), "--steps", "10", "--device", "cpu"]
+    assert main(judge) == 0
+    argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2", "--device",
+            "cpu", "--batch-size", "8", "--set", "width=8", "--output", "taught"]  # fmt: skip
+    on = [*argv, "--set", "redescription=0.5"]
+    assert main([*on, "--captioner", "my-captioner", "--ledger", "taught"]) == 0
+    card = json.loads((home / "checkpoints" / "taught.json").read_text())
+    weights = json.loads((home / "checkpoints" / "my-captioner.json").read_text())["sha256"]
+    assert card["captioner"] == f"my-captioner {weights[:16]}"
+    rows = {row.id: row for row in report.read_rows()}
+    assert rows["taught-train-redescription"].value > 10  # nats a caption, nearly untrained
+    restart = [*on, "--restart"]
+    other = [*argv, "--restart", "--captioner", "my-captioner"]
+    assert "is for --set redescription" in error_line(capsys, other)
+    assert "no checkpoint" in error_line(capsys, [*restart, "--captioner", "nothing"])
+    wrong = error_line(capsys, [*restart, "--captioner", "my-captioner", "--size", "32"])
+    assert "reads pictures of 64 pixels, this run draws 32" in wrong
+    photos = ["photos" if word == str(small_scenes) else word for word in restart]
+    assert "knows scenes only: train one on these photos" in error_line(capsys, photos)
+    assert "scene-features read 64" in error_line(
+        capsys, ["judge", "scene-features", "--size", "32"]
+    )
+
+
+def test_a_captioner_of_photos_teaches_a_generator_of_photos(home):
+    judge = ["judge", "captioner", "--data", "photos", "--size", "16", "--steps", "10"]
+    assert main([*judge, "--device", "cpu", "--output", "telling"]) == 0
+    assert json.loads((home / "checkpoints" / "telling.json").read_text())["data"] == "photos"
+    told = ["--captioner", "telling", "--set", "redescription=1", "--output", "taught"]
+    assert main([*TRAIN, "--model", "gan", "--set", "width=4", *told]) == 0
+    card = json.loads((home / "checkpoints" / "taught.json").read_text())
+    assert card["captioner"].startswith("telling ") and card["license"] != "Apache-2.0"
