@@ -10,6 +10,7 @@ Captions of other pictures differ in everything, and a glance at the background 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,10 +79,43 @@ def contradicting_caption(entry: Mapping[str, Any], shown: Scene, rng: random.Ra
     Raises:
         ValueError: 100 tries were all true of the scene.
     """
+    return word_facts(_contradicting_facts(entry, shown, rng), rng)
+
+
+def like_worded_pair(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> tuple[str, str]:
+    """Word a caption anew, and one that contradicts it, in the same order and with the same words.
+
+    Of 20 wordings of both, the pair is taken that differs at the fewest places. What differs then
+    is what the facts differ in, so that a reader who finds long captions improbable has nothing to
+    go by but the picture.
+
+    Args:
+        entry: of `scenes.read_captions`, with its `caption` and `facts`.
+        shown: the scene that the picture shows.
+        rng: the source of chance.
+
+    Returns:
+        The true caption, and the false one.
+
+    Raises:
+        ValueError: as `contradicting_caption`.
+    """
+    both = entry["facts"], _contradicting_facts(entry, shown, rng)
+    seeds = [rng.random() for _ in range(20)]
+    pairs = [tuple(word_facts(facts, random.Random(seed)) for facts in both) for seed in seeds]
+    return min(pairs, key=_differing_places)
+
+
+def _differing_places(pair: tuple[str, str]) -> int:
+    true, false = (caption.split() for caption in pair)
+    return sum(a != b for a, b in itertools.zip_longest(true, false))
+
+
+def _contradicting_facts(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> Facts:
     for _ in range(100):
         changed = contradict(entry["facts"], rng, swap_listed=True)
         if not all(check_facts(changed, shown).values()):
-            return word_facts(changed, rng)
+            return changed
     raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")
 
 

@@ -1,4 +1,5 @@
 import json
+import random
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from t2i_course import data, scenes
 from t2i_course.mismatched_captions import (
     MismatchedCaptions,
     contradicting_captions,
+    like_worded_pair,
     photos_truth,
     scenes_truth,
 )
@@ -133,3 +135,17 @@ def test_facts_of_contradictions_do_not_hold(small_scenes, packed):
         changed = contradict(entry["facts"], rng)
         wrong += not all(check_facts(changed, found[entry["image_id"]]).values())
     assert wrong > 80
+
+
+def test_pairs_differ_in_little_but_what_their_facts_differ_in(small_scenes):
+    found = scenes.read_instances(small_scenes, "train")
+    rng, lengths, places = random.Random(0), [], []
+    for entry in scenes.read_captions(small_scenes, "train")[:200]:
+        words = [c.split() for c in like_worded_pair(entry, found[entry["image_id"]], rng)]
+        assert words[0] != words[1]
+        lengths.append([len(caption) for caption in words])
+        if lengths[-1][0] == lengths[-1][1]:
+            places.append(sum(a != b for a, b in zip(*words, strict=True)))
+    true, false = np.array(lengths, dtype=float).T
+    assert abs((true - false).mean()) < 0.2 and len(places) > 150
+    assert np.median(places) <= 2 and np.mean(places) < 3  # worded anew: 7 and more
