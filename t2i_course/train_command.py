@@ -134,7 +134,8 @@ def train(args: argparse.Namespace) -> int:
     begins = {"generator": args.init, "discriminator": args.init_discriminator}
     if any(begins.values()):
         objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
-    if adversarial and ingredients.parts:
+    resumed = args.resume and (run_folder / training.STATE_FILE).exists()  # with all its buffers
+    if adversarial and ingredients.parts and not resumed:
         _teach_parts(objective, folder, packed["train"], text["train"])
     earlier = {
         part: checkpoints.read_card(_file_of(name, part)) for part, name in begins.items() if name

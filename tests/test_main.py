@@ -800,6 +800,15 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, mo
     assert torch.equal(
         load_file(folder / "on.safetensors")["reader.weight0"], more["reader.weight0"]
     )
+    # Resumed, the reader comes with the run.
+    longer = [*again[:-4], "--output", "grown", "--device", "cpu", "--init", "few", *grown[:2]]
+    assert main([*longer, "--checkpoint-every", "1"]) == 0
+    assert "everything is read" in capsys.readouterr().out
+    first = load_file(folder / "grown.safetensors")
+    assert main([*longer, "--checkpoint-every", "1", "--resume"]) == 0
+    assert "everything is read" not in capsys.readouterr().out
+    second = load_file(folder / "grown.safetensors")
+    assert second["reader.taught"] and all(torch.equal(first[key], second[key]) for key in first)
     assert "give both the same" in error_line(capsys, [*on, "--restart"])
     told = error_line(capsys, [*TRAIN, "--model", "gan", "--set", "parts=on", "--restart"])
     assert "parts=on is for scenes" in told
