@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import checkpoints, runtime, scenes
+from t2i_course import runtime, scenes
 from t2i_course.data import Batch, pack, resolve_data
 from t2i_course.neighbours import retrieval
 from t2i_course.photo_features import random_view
-from t2i_course.picture_network import PictureNetwork, fit, load_judge
+from t2i_course.picture_network import PictureNetwork, fit, load_judge, save_network
 from t2i_course.text_encoder import TextEncoder, embed_captions
 
 NAME = "caption-matcher"
@@ -145,24 +145,11 @@ def train_caption_matcher(
         network.embed_text(text["val"][first]),
         candidates,
     )
-    card = {
-        "encoder": {
-            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
-        },
-        "data": data if data == "scenes" else folder.name,
-        "command": command,
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {
-            f"{top} of real pictures among {candidates} captions, val": round(estimate.value, 4)
-            for top, estimate in found.items()
-        }
-        | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
-        "license": "Apache-2.0" if data == "scenes" else "as the training data allow",
-        "seed": seed,
-    }  # fmt: skip
-    return checkpoints.save_weights(output, network, card)
+    metrics = {
+        f"{top} of real pictures among {candidates} captions, val": estimate.value
+        for top, estimate in found.items()
+    }
+    return save_network(output, network, metrics, folder, losses, seconds, command, seed, encoder)
 
 
 def load_caption_matcher(

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import checkpoints, runtime, scenes
+from t2i_course import runtime
 from t2i_course.data import Batch, pack, resolve_data, to_float
 from t2i_course.differentiable_augmentation import augment
-from t2i_course.picture_network import fit, load_judge
+from t2i_course.picture_network import fit, load_judge, save_network
 from t2i_course.text_encoder import TextEncoder
 
 NAME = "captioner"
@@ -214,24 +214,11 @@ def train_captioner(
     captions = [held.all_captions[row] for row in held.caption_starts[:-1]]
     found = surprises(network, encoder, held.images, captions)
     others = surprises(network, encoder, held.images, captions[1:] + captions[:1])
-    card = {
-        "encoder": {
-            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
-        },
-        "data": "scenes" if scenes.are_in(folder) else folder.name,
-        "command": command,
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {
-            "nats a caption, val": round(float(found.mean()), 4),
-            "nats a caption of another picture, val": round(float(others.mean()), 4),
-            "loss at the end": round(float(np.mean(losses[-100:])), 4),
-        },
-        "license": "Apache-2.0" if scenes.are_in(folder) else "as the training data allow",
-        "seed": seed,
-    }  # fmt: skip
-    return checkpoints.save_weights(output, network, card)
+    metrics = {
+        "nats a caption, val": found.mean(),
+        "nats a caption of another picture, val": others.mean(),
+    }
+    return save_network(output, network, metrics, folder, losses, seconds, command, seed, encoder)
 
 
 def surprises(

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import checkpoints, runtime
+from t2i_course import runtime
 from t2i_course.data import Batch, pack, resolve_data, to_float, to_uint8
 from t2i_course.neighbours import retrieval
-from t2i_course.picture_network import PictureNetwork, fit, load_judge
-from t2i_course.scene_features import NO_ENCODER
+from t2i_course.picture_network import PictureNetwork, fit, load_judge, save_network
 
 NAME = "photo-features"
 TEMPERATURE = 0.2
@@ -165,21 +164,11 @@ def train_photo_features(
         features = [functional.normalize(network(view), dim=1).cpu().numpy() for view in views]
     candidates = min(100, len(held))
     found = retrieval(*features, candidates)
-    card = {
-        "encoder": NO_ENCODER,
-        "data": data if data == "scenes" else folder.name,
-        "command": command,
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {
-            f"{top} of another view of the same picture among {candidates}, val":
-                round(estimate.value, 4) for top, estimate in found.items()
-        } | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
-        "license": "as the training data allow",
-        "seed": seed,
-    }  # fmt: skip
-    return checkpoints.save_weights(output, network, card)
+    metrics = {
+        f"{top} of another view of the same picture among {candidates}, val": estimate.value
+        for top, estimate in found.items()
+    }
+    return save_network(output, network, metrics, folder, losses, seconds, command, seed)
 
 
 def load_photo_features(

@@ -9,18 +9,22 @@ trained against, has the loop from here and judges nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
-from t2i_course import checkpoints, runtime
+from t2i_course import checkpoints, runtime, scenes
 from t2i_course.data import Batch, CaptionBatches, PackedCaptions, to_float
+from t2i_course.text_encoder import TextEncoder
 
 CHANNELS = (16, 32, 64, 128, 128)  # after the first layer, and after each halving
+NO_ENCODER = {"name": "none", "fingerprint": "none", "pooling": "none"}
 GRID = 4  # cells to a side that are left before the last layer: features know the place of things
 
 
@@ -131,6 +135,51 @@ def fit(
             bar.update()
     network.eval()
     return losses
+
+
+def save_network(
+    output: str | os.PathLike[str],
+    network: nn.Module,
+    metrics: Mapping[str, float],
+    folder: Path | None,
+    losses: Sequence[float],
+    seconds: float,
+    command: str,
+    seed: int,
+    encoder: TextEncoder | None = None,
+) -> Path:
+    """Write the weights of a network that `fit` has trained, with their model card.
+
+    Args:
+        output: name in `data/checkpoints`, or a path.
+        network: what was trained.
+        metrics: what was measured of it, for the card.
+        folder: the data set; None for the embedded scenes.
+        losses: what `fit` returned.
+        seconds: that it took.
+        command: that trains it again.
+        seed: of the run.
+        encoder: whose features or tokens it takes, if any.
+
+    Returns:
+        The weights' file.
+    """
+    drawn = folder is None or scenes.are_in(folder)
+    card = {
+        "encoder": NO_ENCODER if encoder is None else {
+            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
+        },
+        "data": "scenes" if drawn else folder.name,
+        "command": command,
+        "steps": len(losses),
+        "seconds": round(seconds, 1),
+        "hardware": runtime.hardware(),
+        "metrics": {name: round(float(value), 4) for name, value in metrics.items()}
+        | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
+        "license": "Apache-2.0" if drawn else "as the training data allow",
+        "seed": seed,
+    }  # fmt: skip
+    return checkpoints.save_weights(output, network, card)
 
 
 def load_judge(

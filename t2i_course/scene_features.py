@@ -21,16 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import checkpoints, runtime, scenes
+from t2i_course import runtime, scenes
 from t2i_course.data import Batch, pack
-from t2i_course.picture_network import GRID, PictureNetwork, fit, load_judge
+from t2i_course.picture_network import GRID, PictureNetwork, fit, load_judge, save_network
 
 NAME = "scene-features"
 WIDTH = 64
 MOST = 3  # objects in a scene
 KINDS = {"color": tuple(scenes.COLORS), "shape": scenes.SHAPES, "size": tuple(scenes.SIZES)}
 VALUES = tuple((kind, value) for kind, values in KINDS.items() for value in values)  # 16
-NO_ENCODER = {"name": "none", "fingerprint": "none", "pooling": "none"}
 
 
 class SceneFeatures(nn.Module):
@@ -194,19 +193,8 @@ def train_scene_features(
     losses = fit(network, loss, train, steps, batch_size, 2e-3, seed, place, progress)
     seconds = time.perf_counter() - start
     shares = attribute_accuracy(network, val.images, read_attributes(folder, "val"))
-    card = {
-        "encoder": NO_ENCODER,
-        "data": "scenes",
-        "command": command,
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {f"{name} read right, val": round(share, 4) for name, share in shares.items()}
-        | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
-        "license": "Apache-2.0",
-        "seed": seed,
-    }
-    return checkpoints.save_weights(output, network, card)
+    metrics = {f"{name} read right, val": share for name, share in shares.items()}
+    return save_network(output, network, metrics, None, losses, seconds, command, seed)
 
 
 def load_scene_features(

@@ -73,7 +73,7 @@ def test_training_finds_the_captions_of_training_pictures(folder, tmp_path):
         command="test",
     )  # fmt: skip
     card = json.loads(file.with_suffix(".json").read_text())
-    assert card["data"] == "scenes" and card["license"] == "as the training data allow"
+    assert card["data"] == "scenes" and card["license"] == "Apache-2.0"
     assert "R@1 of real pictures among 12 captions, val" in card["metrics"]
     matcher = load_caption_matcher(tmp_path / "few", "cpu")
     assert matcher.encoder["name"] == "caption-bert" and card["sha256"][:16] == matcher.fingerprint

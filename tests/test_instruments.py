@@ -10,7 +10,8 @@ from t2i_course import checkpoints
 from t2i_course.caption_matcher import CaptionMatcher
 from t2i_course.held_out import open_held_out
 from t2i_course.instruments import load_instruments, matched_text
-from t2i_course.scene_features import NO_ENCODER, SceneFeatures
+from t2i_course.picture_network import NO_ENCODER
+from t2i_course.scene_features import SceneFeatures
 from t2i_course.text_encoder import TextEncoder
 
 CARD = {

@@ -27,7 +27,8 @@ from t2i_course.console import PRESETS
 from t2i_course.evaluation_result import LOG_FILE, read_lines
 from t2i_course.gan import read_config
 from t2i_course.image_decoder import ResidualDecoder
-from t2i_course.scene_features import NO_ENCODER, SceneFeatures
+from t2i_course.picture_network import NO_ENCODER
+from t2i_course.scene_features import SceneFeatures
 from t2i_course.text_encoder import TextEncoder
 
 CAPTIONS = ("two dogs run on the green grass", "a man rides a wave", "people at a table with food")
