@@ -42,6 +42,7 @@ RUNGS = {  # what each rung changes; the ones before it stay
     "diffaugment": {"augment": "translation"},
     "projection": {"projection": "on"},
     "contradicting": {"false_captions": "3", "contradicting": "0.5"},
+    "redescription": {"redescription": "1"},  # by the captioner that comes with the course
 }
 STYLE = {"style": 1.0, "style-equal-seconds": 0.67}  # share of the steps: its step takes 1.5 times
 METRICS = (
@@ -56,7 +57,7 @@ METRICS = (
 def settings_of(rung: str) -> dict[str, str]:
     """Ingredients of a rung: those of all rungs up to it."""
     names = list(RUNGS)
-    last = names.index(rung) if rung in RUNGS else len(names) - 1
+    last = names.index(rung if rung in RUNGS else "contradicting")  # the style decoder's are these
     found = dict(BARE)
     for name in names[: last + 1]:
         found |= RUNGS[name]
