@@ -64,7 +64,8 @@ def train(args: argparse.Namespace) -> int:
     if args.crowded and args.scenes is None:
         raise ValueError("--crowded is for scenes that are drawn anew: add --scenes N")
     ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
-    if ingredients.parts and current.data != "scenes" and not scenes.are_in(current.data):
+    drawn = current.data == "scenes" or scenes.are_in(current.data)
+    if ingredients.parts and not drawn:
         raise ValueError(
             "--set parts=on is for scenes: the parts of captions are taught from what these state, "
             "which no file of photos says"
@@ -98,6 +99,7 @@ def train(args: argparse.Namespace) -> int:
 
     # What takes long comes after everything that may be wrong.
     encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
+    redescribe, described_by = _describing(ingredients, args, drawn, encoder, device)
     bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
     if args.scenes is None:
         folder = data.resolve_data(current.data)
@@ -120,7 +122,6 @@ def train(args: argparse.Namespace) -> int:
     runtime.seed_everything(config.seed)
     if adversarial:
         false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
-        redescribe, described_by = _describing(ingredients, args, current.data, encoder, device)
         objective = gan.Gan(
             ingredients, encoder.width, args.size, false, GENERATORS[decoder], redescribe
         )
@@ -284,7 +285,7 @@ def _false_captions(
 def _describing(
     config: gan.GanConfig,
     args: argparse.Namespace,
-    data: str,
+    drawn: bool,
     encoder: TextEncoder,
     device: torch.device,
 ) -> tuple[Callable[..., Tensor] | None, dict[str, str]]:
@@ -297,7 +298,7 @@ def _describing(
         if args.captioner:
             raise ValueError("--captioner is for --set redescription=WEIGHT, which is 0")
         return None, {}
-    if args.captioner is None and data != "scenes" and not scenes.are_in(data):
+    if args.captioner is None and not drawn:
         raise ValueError(
             "the captioner that comes with the course knows scenes only: train one on these photos "
             "with `python -m t2i_course judge captioner`, and name it with --captioner"
