@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,41 @@ def arrangement(facts: Facts) -> str:
     return f"{words}, {'with places' if facts['relations'] else 'listed'}"
 
 
+def shares(right: np.ndarray, stated: Sequence[Facts]) -> dict[str, Estimate]:
+    """Print and return the share of captions with everything right, by arrangement.
+
+    Args:
+        right: bool [N].
+        stated: what the N captions state.
+    """
+    kinds, found = np.array([arrangement(facts) for facts in stated]), {}
+    for kind in sorted(set(kinds)):
+        part = right[kinds == kind]
+        share = float(part.mean())
+        found[kind] = Estimate(share, wilson_interval(share, len(part)), len(part))
+        print(f"{kind}: {found[kind]}, {len(part)} captions")
+    return found
+
+
+def write(name: str, metric: str, found: dict[str, Estimate], **common: Any) -> None:
+    """Write the shares to the ledger, with what is common to their rows."""
+    rows = [
+        report.Row(
+            id=f"{name}-{report.slug(kind)}",
+            metric=f"{metric}, {kind}",
+            value=share.value,
+            interval=share.interval,
+            samples=share.samples,
+            data="scenes",
+            split="val",
+            hardware=runtime.hardware(),
+            **common,
+        )
+        for kind, share in found.items()
+    ]
+    print(f"written: {report.add_rows(f'{name}.json', rows).name}")
+
+
 def main() -> None:
     """Draw and count."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -46,33 +83,15 @@ def main() -> None:
     rows = held_out.choose_captions(held, arguments.samples)
     drawn = judged_pictures.draw_captions(arguments.model, generator, encoder, held, rows)
     stated = [held.facts[row] for row in rows]
-    right = (scene_accuracy.judge(drawn.images, stated) != 0).all(axis=1)
-    kinds = np.array([arrangement(facts) for facts in stated])
-    found = {}
-    for kind in sorted(set(kinds)):
-        part = right[kinds == kind]
-        share = float(part.mean())
-        found[kind] = Estimate(share, wilson_interval(share, len(part)), len(part))
-        print(f"{kind}: {found[kind]}, {len(part)} captions")
+    found = shares((scene_accuracy.judge(drawn.images, stated) != 0).all(axis=1), stated)
     if name is not None:
-        common = {
-            "seeds": drawn.seeds, "extractor": "the oracle", "data": "scenes", "split": "val",
-            "hardware": runtime.hardware(), "seconds": round(time.perf_counter() - start, 1),
-            "command": f"python benchmarks/arrangements.py --model {arguments.model} --samples "
+        write(
+            name, f"{arguments.model}: scene accuracy", found,
+            seeds=drawn.seeds, extractor="the oracle",
+            seconds=round(time.perf_counter() - start, 1),
+            command=f"python benchmarks/arrangements.py --model {arguments.model} --samples "
             f"{arguments.samples} --ledger {name}",
-        }  # fmt: skip
-        rows_of_ledger = [
-            report.Row(
-                id=f"{name}-{report.slug(kind)}",
-                metric=f"{arguments.model}: scene accuracy, {kind}",
-                value=share.value,
-                interval=share.interval,
-                samples=share.samples,
-                **common,
-            )
-            for kind, share in found.items()
-        ]
-        print(f"written: {report.add_rows(f'{name}.json', rows_of_ledger).name}")
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "those of its discriminator if they are there")  # fmt: skip
     add("--init-discriminator", metavar="NAME|PATH", help="begin with the discriminator of this "
         "checkpoint")  # fmt: skip
+    add("--teach-parts", action="store_true", help="with --set parts=on: teach the reader of parts "
+        "that comes with --init, too")  # fmt: skip
     add("--steps", type=int, help="updates; default: by profile")
     add("--batch-size", type=int, default=64, help="images a step, over all processes; default: "
         "%(default)s")  # fmt: skip

@@ -5,28 +5,33 @@ more quietly than what one of a single thing states, for the length of the featu
 a small network, taught on text alone, sorts it into four parts: the scene, and up to three kinds of
 things, each with its colour, shape, size, number and place in one part. In the generator every
 place of the map asks which part concerns it (vaswani2017attention, eq. 1; between places and words
-in xu2018attngan). What is added begins at 0, so that weights which were trained without parts can
-go on with them.
+in xu2018attngan). Where a thing goes, the caption leaves open in the main, and the noise decides: a
+layout lets the parts look at each other and at the noise before the places ask, so that "above"
+and "left of" hold between things that are still to be drawn. What is added begins at 0, so that
+weights which were trained without parts, or without a layout, can go on with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course.captions import VALUES, Facts, groups_of
+from t2i_course.captions import VALUES, Facts, choose_facts, groups_of, word_facts
 from t2i_course.image_decoder import Standardize
 from t2i_course.probe import roles_of
+from t2i_course.scenes import CROWDED, sample_scene
 
 SLOPE = 0.2  # of the leaky ReLU below 0
 THINGS = 3  # kinds of things in a caption, at most
 PARTS, WIDTH = 1 + THINGS, 64
 HIDDEN = 512
 QUERY = 32  # width in which places and parts are compared
+HEADS = 4  # of the self-attention between parts
 ROLES = ("listed", "left", "right", "upper", "lower", "middle",
          "aside left", "aside right", "aside above", "aside below")  # fmt: skip
 ATTRIBUTES = {name: (None, *VALUES[name]) for name in ("color", "shape", "size", "corner")}
@@ -95,6 +100,104 @@ class CaptionReader(nn.Module):
         return x.unflatten(-1, (PARTS, WIDTH))
 
 
+def draw_captions(count: int, seed: int = 0) -> tuple[list[str], list[Facts]]:
+    """Draw captions of two or three kinds of things, two of three of them lists without places.
+
+    In a list only the attributes say which thing is which, and of a run's captions every tenth is
+    one: too few to learn from, which colour goes with which shape. Text alone, of all pairs of
+    shape and colour, as that which the encoder has learnt from; no picture belongs to it.
+
+    Args:
+        count: how many.
+        seed: of scenes and wordings.
+
+    Returns:
+        The captions and what each of them states.
+    """
+    rng = random.Random(f"parts {seed}")
+    words: list[str] = []
+    stated: list[Facts] = []
+    while len(words) < count:
+        facts = choose_facts(sample_scene(rng, shares=CROWDED), rng)
+        listed = len(words) % 3 > 0
+        if len(groups_of(facts)) > 1 and listed == (not facts["relations"]):
+            words.append(word_facts(facts, rng))
+            stated.append(facts)
+    return words, stated
+
+
+class PartHeads(nn.Module):
+    """Linear layers that read what a caption states, each fact from the part that it belongs to.
+
+    The three things share their layers, so that "red" is written alike in all of them.
+    """
+
+    def __init__(self) -> None:
+        """Build a layer for each of `SCENE` and of `THING`."""
+        super().__init__()
+        self.scene, self.thing = (
+            nn.ModuleList(nn.Linear(WIDTH, len(answers)) for answers in part.values())
+            for part in (SCENE, THING)
+        )
+
+    def forward(self, parts: Tensor) -> list[Tensor]:
+        """Read [B, 4, 64]: logits [B, answers] in the order of `labels_of`."""
+        scene = [layer(parts[:, 0]) for layer in self.scene]
+        return scene + [layer(parts[:, 1 + k]) for k in range(THINGS) for layer in self.thing]
+
+    def loss(self, parts: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of all facts of parts [B, 4, 64] with labels [B, 21], a caption's mean."""
+        facts = zip(self(parts), labels.T, strict=True)
+        return sum(
+            functional.cross_entropy(logits, label, ignore_index=NOTHING, reduction="sum")
+            for logits, label in facts
+        ) / len(parts)
+
+    def right(self, parts: Tensor, labels: Tensor) -> Tensor:
+        """Whether everything is read right of parts [B, 4, 64] with labels [B, 21]: [B]."""
+        facts = zip(self(parts), labels.T, strict=True)
+        hits = [(logits.argmax(dim=1) == label) | (label == NOTHING) for logits, label in facts]
+        return torch.stack(hits).all(dim=0)
+
+    def learn(
+        self,
+        parts_of: Callable[[Tensor], Tensor],
+        labels: Tensor,
+        learners: nn.Module,
+        steps: int,
+        rate: float,
+        batch_size: int = 512,
+        source: torch.Generator | None = None,
+    ) -> float:
+        """Train by AdamW, its rate falling to 0.
+
+        Args:
+            parts_of: gives the parts [B, 4, 64] of captions, by their numbers [B].
+            labels: [N, 21], of all captions.
+            learners: what is moved: these layers, or those that make the parts, or both.
+            steps: how many.
+            rate: of the first step.
+            batch_size: captions a step.
+            source: of the batches.
+
+        Returns:
+            The share of the last 10 batches' captions of which everything was read right.
+        """
+        optimizer = torch.optim.AdamW(learners.parameters(), lr=rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        right = []
+        for step in range(steps):
+            rows = torch.randint(len(labels), (batch_size,), generator=source)
+            parts = parts_of(rows)  # [B, 4, 64]
+            optimizer.zero_grad(set_to_none=True)
+            self.loss(parts, labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+            if step >= steps - 10:
+                right.append(float(self.right(parts, labels[rows]).float().mean()))
+        return float(np.mean(right))
+
+
 def teach(
     reader: CaptionReader,
     text: np.ndarray,
@@ -103,15 +206,17 @@ def teach(
     batch_size: int = 512,
     seed: int = 0,
 ) -> float:
-    """Teach a reader: linear layers must read what a caption states from the part it belongs to.
+    """Teach a reader: `PartHeads` must read what a caption states from the part it belongs to.
 
-    The three things share their layers, so that "red" is written alike in all of them.
+    A reader that has been taught goes on from what it knows: the linear layers learn to read it
+    first, and then stand still, so that it goes on to write as it wrote, and a generator that
+    listens to it still understands.
 
     Args:
         reader: its weights are written.
         text: [N, D], features of captions.
         facts: what the N captions state.
-        steps: of AdamW, its rate 2e-3 falling to 0.
+        steps: of AdamW, its rate 2e-3 falling to 0, or 1e-3 for a reader that has been taught.
         batch_size: captions a step.
         seed: of weights and batches.
 
@@ -119,9 +224,11 @@ def teach(
         The share of the last 10 batches' captions of which everything was read right.
     """
     source = torch.Generator().manual_seed(seed)
+    again = bool(reader.taught)
     features = torch.tensor(np.asarray(text, dtype=np.float32))  # [N, D]
     labels = torch.tensor([labels_of(stated) for stated in facts])  # [N, 3 + 3 * 6]
-    reader.standardize.fit(features)
+    if not again:
+        reader.standardize.fit(features)
     features = reader.standardize.cpu()(features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -129,38 +236,59 @@ def teach(
             nn.Linear(features.shape[1], HIDDEN), nn.LeakyReLU(SLOPE),
             nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, PARTS * WIDTH),
         )  # fmt: skip
-        heads = [nn.ModuleList(nn.Linear(WIDTH, len(v)) for v in part.values())
-                 for part in (SCENE, THING)]  # fmt: skip
-    modules = nn.ModuleList([layers, *heads])
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    right = []
-    for step in range(steps):
-        rows = torch.randint(len(features), (batch_size,), generator=source)
-        parts = layers(features[rows]).unflatten(1, (PARTS, WIDTH))  # [B, 4, 64]
-        read = [head(parts[:, 0]) for head in heads[0]]
-        read += [head(parts[:, 1 + k]) for k in range(THINGS) for head in heads[1]]
-        wanted = labels[rows].T  # [21, B]
-        loss = sum(
-            functional.cross_entropy(logits, label, ignore_index=NOTHING, reduction="sum")
-            for logits, label in zip(read, wanted, strict=True)
-        )
-        optimizer.zero_grad(set_to_none=True)
-        (loss / batch_size).backward()
-        optimizer.step()
-        schedule.step()
-        if step >= steps - 10:
-            hits = [
-                (a.argmax(dim=1) == b) | (b == NOTHING) for a, b in zip(read, wanted, strict=True)
-            ]
-            right.append(float(torch.stack(hits).all(dim=0).float().mean()))
+        heads = PartHeads()
+
+    def learn(learners: nn.Module, steps: int, rate: float) -> float:
+        parts_of = lambda rows: layers(features[rows]).unflatten(1, (PARTS, WIDTH))  # noqa: E731
+        return heads.learn(parts_of, labels, learners, steps, rate, batch_size, source)
+
+    if again:
+        with torch.no_grad():
+            for k, layer in enumerate(layers[::2]):
+                layer.weight.copy_(reader.get_buffer(f"weight{k}"))
+                layer.bias.copy_(reader.get_buffer(f"bias{k}"))
+        learn(heads, max(1, steps // 4), 1e-2)
+        share = learn(layers, steps, 1e-3)
+    else:
+        share = learn(nn.ModuleList([layers, heads]), steps, 2e-3)
     with torch.no_grad():
         for k, layer in enumerate(layers[::2]):
             reader.get_buffer(f"weight{k}").copy_(layer.weight)
             reader.get_buffer(f"bias{k}").copy_(layer.bias)
-        reader.loudness.fit(layers(features[:20_000]))
+        if not again:
+            reader.loudness.fit(layers(features[:20_000]))
         reader.taught.fill_(True)
-    return float(np.mean(right))
+    return share
+
+
+class PartLayout(nn.Module):
+    """Parts [B, 4, 64] and noise [B, Z] to parts that know of each other, and of the noise.
+
+    p_k <- p_k + W t_k, where t is what two layers of self-attention (vaswani2017attention, section
+    3.1) make of the parts, to each of which a projection of the noise of its own is added.
+    """
+
+    def __init__(self, noise_dim: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.name = nn.Parameter(0.3 * torch.randn(PARTS, WIDTH))  # which part it is
+        self.noise = nn.Linear(noise_dim, PARTS * WIDTH)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True
+            )
+            for _ in range(2)
+        )
+        self.out = nn.Linear(WIDTH, WIDTH)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, parts: Tensor, noise: Tensor) -> Tensor:
+        """Map [B, 4, 64] to the same shape."""
+        tokens = parts + self.name + self.noise(noise).unflatten(1, (PARTS, WIDTH))
+        for layer in self.layers:
+            tokens = layer(tokens)  # [B, 4, 64]
+        return parts + self.out(tokens)
 
 
 class PartAttention(nn.Module):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention
+from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
 from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
@@ -45,6 +45,7 @@ class GanConfig:
     contradicting: float = 0.5  # share of false captions that contradict in one fact, if known
     projection: bool = True  # the discriminator's logit has an inner product with the text
     parts: bool = False  # of the caption, that the generator's places attend to
+    layout: bool = False  # the parts look at each other and at the noise first
     redescription: float = 0.0  # weight of -log p(caption | generated), by a trained captioner
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
@@ -62,6 +63,8 @@ class GanConfig:
             raise ValueError(
                 f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
             )
+        if self.layout and not self.parts:
+            raise ValueError("layout=on is between the parts of a caption: add parts=on")
         if not self.redescription >= 0:
             raise ValueError(f"redescription must be 0 or more, not {self.redescription}")
         for name in ("noise_dim", "penalty_every", "false_captions"):
@@ -159,6 +162,7 @@ class TextGenerator(nn.Module):
         image_size: int = 64,
         width: int = 16,
         parts: bool = False,
+        layout: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -168,6 +172,7 @@ class TextGenerator(nn.Module):
             image_size: S; 8, 16, 32, ...
             width: channels at S x S; towards 4 x 4 they grow to 8 times as many.
             parts: read parts out of captions; maps of up to 16 x 16 attend to them.
+            layout: let the parts look at each other and at the noise before.
 
         Raises:
             ValueError: a side that cannot be built.
@@ -178,7 +183,7 @@ class TextGenerator(nn.Module):
         self.text_dim, self.noise_dim, self.image_size = text_dim, noise_dim, image_size
         self.config = {
             "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
-            "parts": parts,
+            "parts": parts, "layout": layout,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.latent = nn.Sequential(
@@ -190,9 +195,10 @@ class TextGenerator(nn.Module):
             TextBlock(c, d, latent_dim) for c, d in zip(channels, channels[1:], strict=False)
         )
         self.to_picture = nn.Conv2d(channels[-1], 3, 3, padding=1)
-        self.reader, self.attention = None, nn.ModuleList()
+        self.reader, self.layout, self.attention = None, None, nn.ModuleList()
         if parts:
             self.reader = CaptionReader(text_dim)
+            self.layout = PartLayout(noise_dim) if layout else None
             self.hear = nn.Linear(PARTS * WIDTH, latent_dim)
             nn.init.zeros_(self.hear.weight)
             nn.init.zeros_(self.hear.bias)
@@ -207,6 +213,8 @@ class TextGenerator(nn.Module):
         parts = None
         if self.reader is not None:
             parts = self.reader(text)  # [B, 4, 64]
+            if self.layout is not None:
+                parts = self.layout(parts, noise)
             latent = latent + self.hear(parts.flatten(1))
         for layer in others:
             latent = layer(latent)
@@ -395,7 +403,7 @@ class Gan:
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
         if config.parts and build is not TextGenerator:
             raise ValueError("parts=on is for the generator `gan`, with text_blocks=on")
-        more = {"parts": True} if config.parts else {}
+        more = {"parts": True, "layout": config.layout} if config.parts else {}
         generator = build(text_dim, config.noise_dim, image_size, width, **more)
         discriminator = Discriminator(
             text_dim, image_size, config.width, config.spectral_norm, config.projection

@@ -42,7 +42,7 @@ from t2i_course.packed_cache import PackedCaptions
 from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 
-GROWTH = ("parts",)  # of networks: weights without may be trained on with them
+GROWTH = ("parts", "layout")  # of networks: weights without may be trained on with them
 
 
 def train(args: argparse.Namespace) -> int:
@@ -70,6 +70,8 @@ def train(args: argparse.Namespace) -> int:
             "--set parts=on is for scenes: the parts of captions are taught from what these state, "
             "which no file of photos says"
         )
+    if args.teach_parts and not ingredients.parts:
+        raise ValueError("--teach-parts is for the reader of a caption's parts: add --set parts=on")
     config = training.TrainingConfig(
         steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
         batch_size=args.batch_size,
@@ -137,7 +139,9 @@ def train(args: argparse.Namespace) -> int:
         objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
     resumed = args.resume and (run_folder / training.STATE_FILE).exists()  # with all its buffers
     if adversarial and ingredients.parts and not resumed:
-        _teach_parts(objective, folder, packed["train"], text["train"])
+        reader = objective.modules["generator"].reader
+        if args.teach_parts or not reader.taught:
+            _teach_parts(reader, folder, packed["train"], text["train"], encoder, bars)
     earlier = {
         part: checkpoints.read_card(_file_of(name, part)) for part, name in begins.items() if name
     }
@@ -249,13 +253,22 @@ def _begin_with(
 
 
 def _teach_parts(
-    objective: gan.Gan, folder: Path, packed: PackedCaptions, text: np.ndarray
+    reader: caption_parts.CaptionReader,
+    folder: Path,
+    packed: PackedCaptions,
+    text: np.ndarray,
+    encoder: TextEncoder,
+    bars: bool,
 ) -> None:
-    """Teach the generator's reader on the captions of the run, unless it came with the weights."""
-    reader = objective.modules["generator"].reader
-    if not reader.taught:
-        share = caption_parts.teach(reader, text, mismatched_captions.facts_of(folder, packed))
-        say(f"parts of captions: of {share:.1%} of them, everything is read")
+    """Teach the generator's reader on the captions of the run, and on some drawn for it."""
+    drawn, stated = caption_parts.draw_captions(2 * len(text) // 5)
+    more = text_encoder.embed_captions(encoder, drawn, progress=bars)
+    share = caption_parts.teach(
+        reader,
+        np.concatenate([text, more]),
+        [*mismatched_captions.facts_of(folder, packed), *stated],
+    )
+    say(f"parts of captions: of {share:.1%} of them, everything is read")
 
 
 def _false_captions(

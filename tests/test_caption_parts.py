@@ -18,6 +18,9 @@ from t2i_course.caption_parts import (
     WIDTH,
     CaptionReader,
     PartAttention,
+    PartHeads,
+    PartLayout,
+    draw_captions,
     labels_of,
     teach,
 )
@@ -137,6 +140,45 @@ def test_teaching_repeats():
     assert torch.equal(*found)
 
 
+def test_drawn_captions_are_of_several_kinds_and_two_of_three_are_lists():
+    words, facts = draw_captions(300, seed=1)
+    assert all(len(captions.groups_of(stated)) > 1 for stated in facts)
+    assert [not stated["relations"] for stated in facts] == [k % 3 > 0 for k in range(300)]
+    pairs = {(t.get("shape"), t.get("color")) for stated in facts for t in stated["objects"]}
+    assert pairs & set(scenes.UNSEEN_PAIRS)  # text alone knows them all
+    for told, stated in zip(words, facts, strict=True):
+        assert captions.word_facts(stated, random.Random(0)).split()  # facts that can be worded
+        assert all(any(w in told for w in (color, "grey", "gray")) for color in
+                   {t["color"] for t in stated["objects"] if "color" in t})  # fmt: skip
+    assert draw_captions(300, seed=1) == (words, facts) != draw_captions(300, seed=2)
+
+
+def test_a_taught_reader_learns_lists_and_goes_on_to_write_as_it_wrote():
+    """A generator that listens to it must understand it still."""
+    reader, _ = taught()
+    more, other = CaptionReader(256), CaptionReader(256)
+    more.load_state_dict(reader.state_dict())
+    words, facts = draw_captions(6_000, seed=1)
+    asked, stated = draw_captions(600, seed=2)
+    teach(more, encode(words), facts, steps=200, batch_size=256)
+    teach(other, encode(words), facts, steps=200, batch_size=256)  # from nothing
+    text, labels = torch.from_numpy(encode(words)), torch.tensor([labels_of(f) for f in facts])
+    held = torch.from_numpy(encode(asked)), torch.tensor([labels_of(f) for f in stated])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heads, source = PartHeads(), torch.Generator().manual_seed(0)
+        heads.learn(lambda rows: reader(text[rows]), labels, heads, 400, 1e-2, source=source)
+    with torch.no_grad():
+        wrong = {
+            kind: float(heads.loss(network(held[0]), held[1]))
+            for kind, network in (("before", reader), ("after", more), ("anew", other))
+        }
+    assert wrong["after"] < wrong["before"] - 0.2  # read by what has learnt to read the old one
+    assert wrong["anew"] > 2 * wrong["before"]  # nothing else writes so
+    moved, apart = ((reader(held[0]) - r(held[0])).square().mean() for r in (more, other))
+    assert moved < 0.4 * apart
+
+
 def test_attention_is_the_formula_at_every_place():
     torch.manual_seed(0)
     attention, parts = PartAttention(6, 4), torch.randn(2, PARTS, WIDTH)
@@ -163,6 +205,49 @@ def test_places_can_take_different_parts_of_one_caption():
     assert drawn.std(dim=1).min() > 0.05
 
 
+def test_a_layout_lets_noise_and_the_other_parts_into_every_part():
+    torch.manual_seed(0)
+    layout = PartLayout(8)
+    parts, noise = torch.randn(3, PARTS, WIDTH), torch.randn(3, 8)
+    assert torch.equal(layout(parts, noise), parts)  # until it has learnt
+    nn.init.normal_(layout.out.weight)
+    placed = layout(parts, noise)
+    assert placed.shape == parts.shape
+    assert torch.allclose(layout(parts[1:2], noise[1:2]), placed[1:2], atol=1e-4)  # row by row
+    moved = (layout(parts, noise + 1) - placed).abs().amax(dim=2)  # [3, 4]
+    assert moved.min() > 0.1
+    other = parts.clone()
+    other[:, 3] = torch.randn(WIDTH)
+    assert (layout(other, noise) - placed).abs().amax(dim=2).min() > 0.01
+
+
+def test_a_layout_can_tell_equal_parts_from_each_other():
+    """Three red circles must not be asked for at one place, by all the places that ask."""
+    torch.manual_seed(0)
+    layout = PartLayout(8)
+    nn.init.normal_(layout.out.weight)
+    parts = torch.randn(1, 1, WIDTH).expand(2, PARTS, -1)
+    placed = layout(parts, torch.randn(2, 8))
+    assert (placed[:, 1] - placed[:, 2]).abs().amax(dim=1).min() > 0.1
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_a_layout_adds_nothing_to_weights_without_until_it_has_learnt(side):
+    torch.manual_seed(0)
+    reader, _ = taught()
+    text, noise = torch.randn(2, 256), torch.randn(2, 8)
+    parts = TextGenerator(256, 8, side, 8, parts=True)
+    parts.reader.load_state_dict(reader.state_dict())
+    nn.init.normal_(parts.attention[0].value.weight)
+    grown = TextGenerator(256, 8, side, 8, parts=True, layout=True)
+    missing = grown.load_state_dict(parts.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    assert missing.missing_keys and all("layout" in key for key in missing.missing_keys)
+    assert torch.equal(grown(text, noise), parts(text, noise))
+    grown(text, noise).square().mean().backward()
+    assert grown.layout.out.weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_what_is_new_adds_nothing_until_it_has_learnt(side):
     torch.manual_seed(0)
@@ -181,3 +266,6 @@ def test_what_is_new_adds_nothing_until_it_has_learnt(side):
 def test_parts_are_a_switch():
     assert read_config(["parts=on"]) == GanConfig(parts=True)
     assert not GanConfig().parts
+    assert read_config(["parts=on", "layout=on"]) == GanConfig(parts=True, layout=True)
+    with pytest.raises(ValueError, match="layout=on is between the parts of a caption: add parts"):
+        read_config(["layout=on"])

@@ -801,6 +801,19 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, mo
     assert torch.equal(
         load_file(folder / "on.safetensors")["reader.weight0"], more["reader.weight0"]
     )
+    # It is taught further where that is asked for, and a layout grows on, which adds nothing yet.
+    assert main([*on, *grown, "--set", "layout=on", "--teach-parts"]) == 0
+    assert "everything is read" in capsys.readouterr().out
+    placed = load_file(folder / "on.safetensors")
+    assert placed["layout.out.weight"].abs().max() < 1e-4
+    assert not torch.equal(placed["reader.weight0"], more["reader.weight0"])
+    assert (
+        "give both the same"
+        in error_line(  # and no way back
+            capsys, [*on[:-2], "--init", "on", "--output", "back", "--set", "parts=on"]
+        )
+    )
+    assert "add --set parts=on" in error_line(capsys, [*on, "--teach-parts", "--restart"])
     # Resumed, the reader comes with the run.
     longer = [*again[:-4], "--output", "grown", "--device", "cpu", "--init", "few", *grown[:2]]
     assert main([*longer, "--checkpoint-every", "1"]) == 0
