@@ -47,7 +47,7 @@ def main() -> None:
     held = held_out.open_held_out("scenes")
     rows = np.arange(len(held.facts))
     parts, parts_asked = (
-        generator.reader(torch.from_numpy(text_encoder.embed_captions(encoder, told)))
+        generator.reader(torch.tensor(np.array(text_encoder.embed_captions(encoder, told))))
         for told in (words, held.captions(rows))
     )
     labels, labels_asked = (

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime, scenes
 from t2i_course.data import Batch, CaptionBatches, PackedCaptions, to_float
-from t2i_course.text_encoder import TextEncoder
+from t2i_course.text_encoder import TextEncoder, card_entry
 
 CHANNELS = (16, 32, 64, 128, 128)  # after the first layer, and after each halving
 NO_ENCODER = {"name": "none", "fingerprint": "none", "pooling": "none"}
@@ -166,9 +166,7 @@ def save_network(
     """
     drawn = folder is None or scenes.are_in(folder)
     card = {
-        "encoder": NO_ENCODER if encoder is None else {
-            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
-        },
+        "encoder": NO_ENCODER if encoder is None else card_entry(encoder),
         "data": "scenes" if drawn else folder.name,
         "command": command,
         "steps": len(losses),

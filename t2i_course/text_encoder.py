@@ -323,13 +323,20 @@ def _different(captions: Sequence[str]) -> tuple[str, np.ndarray, np.ndarray, np
     return name.hexdigest()[:16], rows, lengths[rows], np.searchsorted(rows, first)[which.ravel()]
 
 
+def card_entry(encoder: TextEncoder) -> dict[str, str]:
+    """Name, fingerprint and pooling, as model cards have them for `load_trained_encoder`."""
+    return {
+        "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
+    }  # fmt: skip
+
+
 def load_trained_encoder(
     named: Mapping[str, str], network: str, device: torch.device | str | None = None
 ) -> TextEncoder:
     """Load the text encoder that a network was trained with.
 
     Args:
-        named: name, fingerprint and pooling, as the network's model card has them.
+        named: what `card_entry` gave for the network's model card.
         network: what the error calls it.
         device: of the encoder.
 

@@ -170,9 +170,7 @@ def train(args: argparse.Namespace) -> int:
     loss = history.validation_losses[-1]
     again = [word for word in args.argv if word not in ("--resume", "--restart")]
     card = {
-        "encoder": {
-            "name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": encoder.pooling,
-        },
+        "encoder": text_encoder.card_entry(encoder),
         "data": current.data if current.data == "scenes" else folder.name,
         "words": generation.training_words(packed["train"].all_captions),
         "trained_on": trained_on,
