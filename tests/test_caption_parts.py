@@ -147,9 +147,7 @@ def test_drawn_captions_are_of_several_kinds_and_two_of_three_are_lists():
     pairs = {(t.get("shape"), t.get("color")) for stated in facts for t in stated["objects"]}
     assert pairs & set(scenes.UNSEEN_PAIRS)  # text alone knows them all
     for told, stated in zip(words, facts, strict=True):
-        assert captions.word_facts(stated, random.Random(0)).split()  # facts that can be worded
-        assert all(any(w in told for w in (color, "grey", "gray")) for color in
-                   {t["color"] for t in stated["objects"] if "color" in t})  # fmt: skip
+        assert all(t["color"] in told for t in stated["objects"] if "color" in t)
     assert draw_captions(300, seed=1) == (words, facts) != draw_captions(300, seed=2)
 
 
