@@ -151,14 +151,17 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
 
     judge = commands.add_parser("judge", help="train a network that judges pictures")
     add = judge.add_argument
-    add("network", choices=("scene-features", "caption-matcher", "photo-features", "captioner"),
+    add("network", choices=("scene-features", "caption-matcher", "photo-features", "captioner",
+                            "part-judge"),
         help="scene-features, for FD-scenes; caption-matcher, for retrieval; photo-features, for "
         "distances of photos, trained without labels; captioner, which teaches a generator word by "
-        "word")  # fmt: skip
+        "word; part-judge, the head of a GAN's discriminator that reads part by part")  # fmt: skip
     add("--data", metavar="scenes|FOLDER", help="what to learn from, but of scene-features; "
         "default: T2I_DATA, else scenes")  # fmt: skip
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher and captioner; default: "
         "caption-bert")  # fmt: skip
+    add("--init", metavar="NAME|PATH", help="weights to begin with: of captioner, default none; of "
+        "part-judge the GAN whose discriminator learns, default gan")  # fmt: skip
     add("--steps", type=int, default=3000, help="default: %(default)s")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add("--on-bad-image", choices=("raise", "skip"), default="raise", help="stop, or leave the "
@@ -349,10 +352,11 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
 
 
 def train_judge(args: argparse.Namespace) -> int:
-    """Train scene-features, photo-features, the caption-matcher or the captioner."""
+    """Train scene-features, photo-features, the caption-matcher, the captioner or a part-judge."""
     from t2i_course import (
         caption_matcher,
         captioner,
+        part_lessons,
         photo_features,
         runtime,
         scene_features,
@@ -370,12 +374,20 @@ def train_judge(args: argparse.Namespace) -> int:
         "progress": sys.stderr.isatty(),
     }
     current = runtime.settings(os.environ | given(T2I_DATA=args.data))
+    if args.network == captioner.NAME:
+        common["begin"] = args.init
+    elif args.network == "part-judge":
+        common["begin"] = args.init or "gan"
+    elif args.init is not None:
+        raise ValueError(f"--init is for captioner and part-judge: {args.network} begins anew")
     if args.network == "scene-features":
         if args.data not in (None, "scenes"):
             raise ValueError("scene-features learn from scenes only: photos carry no facts")
         if args.size != scenes.SIDE:
             raise ValueError(f"--size {args.size}: scene-features read {scenes.SIDE} pixels")
         file = scene_features.train_scene_features(**common)
+    elif args.network == "part-judge":
+        file = part_lessons.teach_part_judge(current.data, **common)
     elif args.network == "photo-features":
         file = photo_features.train_photo_features(
             current.data, size=args.size, on_bad_image=args.on_bad_image, **common

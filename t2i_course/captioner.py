@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import runtime
+from t2i_course import checkpoints, runtime
 from t2i_course.data import Batch, pack, resolve_data, to_float
 from t2i_course.differentiable_augmentation import augment
 from t2i_course.picture_network import fit, load_judge, save_network
@@ -171,6 +171,7 @@ def train_captioner(
     on_bad_image: str = "raise",
     command: str = "",
     progress: bool = True,
+    begin: str | None = None,
 ) -> Path:
     """Train it on the training pictures and captions, and write weights and model card.
 
@@ -186,19 +187,34 @@ def train_captioner(
         on_bad_image: "raise" or "skip".
         command: that trains it again, for the card.
         progress: show a bar.
+        begin: name of a captioner to go on with, or a path; by default the weights are drawn.
 
     Returns:
         The weights' file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_captioner`, or the one to go on with reads pictures
+            of another side.
     """
     place = runtime.choose_device(device)
-    folder = resolve_data(data)
     encoder = TextEncoder(encoder_name, device=place)
+    earlier = None
+    if begin is not None:
+        earlier = load_captioner(encoder, begin, place)
+        if earlier.image_size != size:
+            raise ValueError(
+                f"--init {begin} reads pictures of {earlier.image_size} pixels: give --size "
+                f"{earlier.image_size}"
+            )
+    folder = resolve_data(data)
     packed = {
         split: pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
         for split in ("train", "val")
     }
     runtime.seed_everything(seed)
     network = Captioner(len(encoder.tokenizer), encoder.max_tokens, size)
+    if earlier is not None:
+        network.load_state_dict(earlier.state_dict())
     network.to(place, memory_format=torch.channels_last)
 
     def loss(batch: Batch) -> Tensor:
@@ -218,7 +234,10 @@ def train_captioner(
         "nats a caption, val": found.mean(),
         "nats a caption of another picture, val": others.mean(),
     }
-    return save_network(output, network, metrics, folder, losses, seconds, command, seed, encoder)
+    return save_network(
+        output, network, metrics, folder, losses, seconds, command, seed, encoder,
+        begun_with=None if begin is None else checkpoints.read_card(begin),
+    )  # fmt: skip
 
 
 def surprises(

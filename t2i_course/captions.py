@@ -321,7 +321,25 @@ def _tied(name: str, facts: Facts, one: list[int], other: list[int]) -> bool:
     return rest[0] != rest[1] or len(one) != len(other)
 
 
-def contradict(facts: Facts, rng: random.Random, swap_listed: bool = False) -> Facts:
+def turn_third(facts: Facts) -> Facts | None:
+    """The same facts, with the thing that is beside both of a pair on their other side.
+
+    Returns:
+        New facts, "left of both" turned to "right of both" or "above both" to "below both"; None
+        where no third thing stands beside a pair.
+    """
+    names = [relation for _, relation, _ in facts["relations"]]
+    if len(names) != 3:
+        return None
+    beside = max(names, key=names.count)  # stated twice, the pair's own relation once
+    turned = [
+        [j, relation, i] if relation == beside else [i, relation, j]
+        for i, relation, j in facts["relations"]
+    ]
+    return {**copy.deepcopy(facts), "relations": turned}
+
+
+def contradict(facts: Facts, rng: random.Random, thorough: bool = False) -> Facts:
     """Change the facts in one respect: the hard negative of a caption.
 
     Two objects swap an attribute, a relation turns round or changes its axis, or one stated
@@ -330,8 +348,9 @@ def contradict(facts: Facts, rng: random.Random, swap_listed: bool = False) -> F
     Args:
         facts: see `describe`.
         rng: the source of chance.
-        swap_listed: let objects without places swap attributes too, "a red star and a blue heart"
-            to "a blue star and a red heart". The shipped encoder was pre-trained without.
+        thorough: let objects without places swap attributes too, "a red star and a blue heart" to
+            "a blue star and a red heart", and let a third thing alone change its side, "left of
+            both" to "right of both". The shipped encoder was pre-trained without.
 
     Returns:
         New facts that some picture satisfies, and no picture together with the old ones
@@ -346,11 +365,12 @@ def contradict(facts: Facts, rng: random.Random, swap_listed: bool = False) -> F
         for i, j in itertools.combinations(range(len(groups)), 2)
         for name in ATTRIBUTES
         if objects[groups[i][0]].get(name) != objects[groups[j][0]].get(name)
-        and (facts["relations"] or (swap_listed and _tied(name, facts, groups[i], groups[j])))
+        and (facts["relations"] or (thorough and _tied(name, facts, groups[i], groups[j])))
     ]
     changes += 2 * swaps
     if facts["relations"]:
         changes += [("turn",)] * 3 + [("axis",)] * 2
+        changes += [("side",)] * 24 if thorough and turn_third(facts) else []
     if not changes:
         return facts
     changed = copy.deepcopy(facts)
@@ -374,6 +394,8 @@ def contradict(facts: Facts, rng: random.Random, swap_listed: bool = False) -> F
                     changed["objects"][i][name] = value
     elif kind == "turn":
         changed["relations"] = [[j, relation, i] for i, relation, j in facts["relations"]]
+    elif kind == "side":
+        changed = turn_third(facts)
     else:
         other = {"left of": "above", "above": "left of"}
         changed["relations"] = [[i, other[relation], j] for i, relation, j in facts["relations"]]

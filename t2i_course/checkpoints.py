@@ -328,6 +328,12 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     return _read_card(_with_suffix(checkpoint_path(name_or_path), ".json"))
 
 
+def origin(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card of later weights says of those that they began with."""
+    told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
+    return {name: card[name] for name in told if name in card}
+
+
 def _with_suffix(path: Path, suffix: str) -> Path:
     """Append a suffix; a dot in the name, as in "baseline-0.5", stays."""
     return path.with_name(path.name + suffix)

@@ -21,6 +21,7 @@ from t2i_course import adversarial_losses as losses
 from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
 from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
+from t2i_course.part_judge import PartJudge
 from t2i_course.processes import TrainingBatch, without_wrapping
 
 SLOPE = 0.2  # of the leaky ReLU below 0
@@ -46,6 +47,7 @@ class GanConfig:
     projection: bool = True  # the discriminator's logit has an inner product with the text
     parts: bool = False  # of the caption, that the generator's places attend to
     layout: bool = False  # the parts look at each other and at the noise first
+    judge_parts: bool = False  # the discriminator has a head that each part goes to by itself
     redescription: float = 0.0  # weight of -log p(caption | generated), by a trained captioner
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
@@ -65,6 +67,8 @@ class GanConfig:
             )
         if self.layout and not self.parts:
             raise ValueError("layout=on is between the parts of a caption: add parts=on")
+        if self.judge_parts and not self.parts:
+            raise ValueError("judge_parts=on judges the parts of a caption: add parts=on")
         if not self.redescription >= 0:
             raise ValueError(f"redescription must be 0 or more, not {self.redescription}")
         for name in ("noise_dim", "penalty_every", "false_captions"):
@@ -265,7 +269,8 @@ class Discriminator(nn.Module):
 
         D(x, t) = h(f(x), t) + v^T f(x) + f(x)^T W t
 
-    (miyato2018cgans, section 3), which learns to read in far fewer steps.
+    (miyato2018cgans, section 3), which learns to read in far fewer steps. A third head may read the
+    8 x 8 map part by part of the caption (`t2i_course.part_judge`).
 
     Attributes:
         config: the arguments that build it again.
@@ -280,15 +285,20 @@ class Discriminator(nn.Module):
         width: int = 16,
         spectral: bool = False,
         projection: bool = True,
+        parts: bool = False,
     ) -> None:
         """Build the layers.
 
         Args:
             text_dim: D, features of a caption.
-            image_size: S; 8, 16, 32, ...
+            image_size: S; 8, 16, 32, ...; with parts 16 at least.
             width: half of the channels at S/2 x S/2.
-            spectral: give every layer spectral norm.
+            spectral: give every layer of trunk and heads spectral norm, but for the third head's.
             projection: build the second head.
+            parts: build the third head, and room for what reads parts out of captions.
+
+        Raises:
+            ValueError: a side that cannot be built.
         """
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
@@ -296,7 +306,7 @@ class Discriminator(nn.Module):
         self.text_dim, self.image_size = text_dim, image_size
         self.config = {
             "text_dim": text_dim, "image_size": image_size, "width": width, "spectral": spectral,
-            "projection": projection,
+            "projection": projection, "parts": parts,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.trunk = nn.Sequential(
@@ -321,9 +331,22 @@ class Discriminator(nn.Module):
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     spectral_norm(layer)
+        self.reader, self.part_judge = None, None
+        if parts:
+            if image_size < 16:
+                raise ValueError(f"image_size {image_size}: the parts look at 8 x 8, so 16 or more")
+            self.reader, self.part_judge = CaptionReader(text_dim), PartJudge(channels[-2], 8)
 
-    def judge(self, features: Tensor, text: Tensor) -> Tensor:
-        """Turn the trunk's map [B, C, 4, 4] and captions [..., B, D] into logits [..., B]."""
+    def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn pictures [B, 3, S, S] into maps [B, C, 4, 4] and [B, C', 8, 8]."""
+        *before, last, activation = self.trunk
+        for layer in before:
+            images = layer(images)
+        return activation(last(images)), activation(images)
+
+    def judge(self, maps: tuple[Tensor, Tensor], text: Tensor) -> Tensor:
+        """Turn what `see` returns and captions [..., B, D] into logits [..., B]."""
+        features, fine = maps
         captions = self.standardize(text).flatten(0, -2)  # [K B, D]
         times = len(captions) // len(features)
         told = self.text(captions)[:, :, None, None]  # [K B, 256, 1, 1]
@@ -334,6 +357,8 @@ class Discriminator(nn.Module):
             seen = self.look(features).flatten(1)  # [B, 256]
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
+        if self.part_judge is not None:
+            logits = logits + self.part_judge(fine, self.reader(text.flatten(0, -2)))
         return logits.unflatten(0, text.shape[:-1])
 
     def forward(
@@ -349,11 +374,12 @@ class Discriminator(nn.Module):
         Returns:
             Logits [B], and, with `mismatched`, their logits [K, M] as well.
         """
-        features = self.trunk(images)  # [B, C, 4, 4]
-        logits = self.judge(features, text)
+        maps = self.see(images)
+        logits = self.judge(maps, text)
         if mismatched is None:
             return logits
-        return logits, self.judge(features[: mismatched.shape[1]], mismatched)
+        first = tuple(part[: mismatched.shape[1]] for part in maps)
+        return logits, self.judge(first, mismatched)
 
 
 # Objective
@@ -406,8 +432,9 @@ class Gan:
         more = {"parts": True, "layout": config.layout} if config.parts else {}
         generator = build(text_dim, config.noise_dim, image_size, width, **more)
         discriminator = Discriminator(
-            text_dim, image_size, config.width, config.spectral_norm, config.projection
-        )
+            text_dim, image_size, config.width, config.spectral_norm, config.projection,
+            config.judge_parts,
+        )  # fmt: skip
         self.modules = {"generator": generator, "discriminator": discriminator}
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
         self.optimizers = {

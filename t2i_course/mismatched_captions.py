@@ -79,15 +79,11 @@ def contradicting_caption(entry: Mapping[str, Any], shown: Scene, rng: random.Ra
     Raises:
         ValueError: 100 tries were all true of the scene.
     """
-    return word_facts(_contradicting_facts(entry, shown, rng), rng)
+    return word_facts(contradicting_facts(entry, shown, rng), rng)
 
 
 def like_worded_pair(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> tuple[str, str]:
     """Word a caption anew, and one that contradicts it, in the same order and with the same words.
-
-    Of 20 wordings of both, the pair is taken that differs at the fewest places. What differs then
-    is what the facts differ in, so that a reader who finds long captions improbable has nothing to
-    go by but the picture.
 
     Args:
         entry: of `scenes.read_captions`, with its `caption` and `facts`.
@@ -100,9 +96,25 @@ def like_worded_pair(entry: Mapping[str, Any], shown: Scene, rng: random.Random)
     Raises:
         ValueError: as `contradicting_caption`.
     """
-    both = entry["facts"], _contradicting_facts(entry, shown, rng)
+    return word_alike(entry["facts"], contradicting_facts(entry, shown, rng), rng)
+
+
+def word_alike(facts: Facts, other: Facts, rng: random.Random) -> tuple[str, str]:
+    """Word two captions alike, so that they differ in what their facts differ in.
+
+    Of 20 wordings of both, the pair is taken that differs at the fewest places. A reader who finds
+    long captions improbable has then nothing to go by but the picture.
+
+    Args:
+        facts: what the first states.
+        other: what the second states.
+        rng: the source of chance.
+    """
     seeds = [rng.random() for _ in range(20)]
-    pairs = [tuple(word_facts(facts, random.Random(seed)) for facts in both) for seed in seeds]
+    pairs = [
+        tuple(word_facts(stated, random.Random(seed)) for stated in (facts, other))
+        for seed in seeds
+    ]
     return min(pairs, key=_differing_places)
 
 
@@ -111,9 +123,10 @@ def _differing_places(pair: tuple[str, str]) -> int:
     return sum(a != b for a, b in itertools.zip_longest(true, false))
 
 
-def _contradicting_facts(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> Facts:
+def contradicting_facts(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> Facts:
+    """What a caption states that contradicts another one: see `contradicting_caption`."""
     for _ in range(100):
-        changed = contradict(entry["facts"], rng, swap_listed=True)
+        changed = contradict(entry["facts"], rng, thorough=True)
         if not all(check_facts(changed, shown).values()):
             return changed
     raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")

@@ -147,6 +147,7 @@ def save_network(
     command: str,
     seed: int,
     encoder: TextEncoder | None = None,
+    begun_with: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the weights of a network that `fit` has trained, with their model card.
 
@@ -160,6 +161,7 @@ def save_network(
         command: that trains it again.
         seed: of the run.
         encoder: whose features or tokens it takes, if any.
+        begun_with: the card of the weights that training began with, if any.
 
     Returns:
         The weights' file.
@@ -177,6 +179,8 @@ def save_network(
         "license": "Apache-2.0" if drawn else "as the training data allow",
         "seed": seed,
     }  # fmt: skip
+    if begun_with is not None:
+        card["begun_with"] = checkpoints.origin(begun_with)
     return checkpoints.save_weights(output, network, card)
 
 

@@ -139,9 +139,11 @@ def train(args: argparse.Namespace) -> int:
         objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
     resumed = args.resume and (run_folder / training.STATE_FILE).exists()  # with all its buffers
     if adversarial and ingredients.parts and not resumed:
-        reader = objective.modules["generator"].reader
+        reader, heard = (objective.modules[n].reader for n in ("generator", "discriminator"))
         if args.teach_parts or not reader.taught:
             _teach_parts(reader, folder, packed["train"], text["train"], encoder, bars)
+        if heard is not None and (args.teach_parts or not heard.taught):
+            heard.load_state_dict(reader.state_dict())
     earlier = {
         part: checkpoints.read_card(_file_of(name, part)) for part, name in begins.items() if name
     }
@@ -184,10 +186,9 @@ def train(args: argparse.Namespace) -> int:
     }  # fmt: skip
     if "captioner" in objective.identity:
         card["captioner"] = objective.identity["captioner"]
-    told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
     for part, key in (("generator", "begun_with"), ("discriminator", "judge_begun_with")):
         if part in earlier:
-            card[key] = {name: earlier[part][name] for name in told if name in earlier[part]}
+            card[key] = checkpoints.origin(earlier[part])
     if first_process():
         if (judge := objective.modules.get("discriminator")) is not None:
             training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)
@@ -210,7 +211,7 @@ def _file_of(name: str, part: str) -> Path:
 def _begin_with(
     begins: dict[str, str | None], networks: dict[str, nn.Module], encoder: TextEncoder
 ) -> str:
-    """Load weights into networks. What `GROWTH` names may be new, and begins by adding 0.
+    """Load weights into networks. What `GROWTH` names may be new; in a generator it adds 0 first.
 
     Args:
         begins: "generator" and "discriminator", each with the name of a checkpoint or None. Without

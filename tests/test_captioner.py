@@ -142,6 +142,25 @@ def test_the_card_says_what_it_was_trained_on(trained):
     assert 0 < own < other
 
 
+def test_training_goes_on_from_weights(folder, trained, tmp_path):
+    few = {"batch_size": 24, "device": "cpu", "progress": False}
+    steps = {"steps": 10, "command": "more"}
+    more = train_captioner(str(folder), str(tmp_path / "more"), begin=str(trained.with_suffix("")),
+                           **steps, **few)  # fmt: skip
+    anew = train_captioner(str(folder), str(tmp_path / "anew"), **steps, **few)
+    before, card, other = (
+        json.loads(f.with_suffix(".json").read_text()) for f in (trained, more, anew)
+    )
+    assert card["begun_with"]["sha256"] == before["sha256"] != card["sha256"]
+    assert card["begun_with"]["command"] == "test" and "begun_with" not in other
+    measured = [c["metrics"]["loss at the end"] for c in (before, card, other)]
+    assert measured[1] < (measured[0] + measured[2]) / 2
+    with pytest.raises(ValueError, match="reads pictures of 64 pixels: give --size 64"):
+        train_captioner(
+            str(folder), str(tmp_path / "side"), size=32, begin=str(trained.with_suffix("")), **few
+        )
+
+
 def test_the_tokens_of_another_encoder_are_an_error(trained, encoder, monkeypatch):
     monkeypatch.setattr(TextEncoder, "fingerprint", "another")
     with pytest.raises(ValueError, match="few.* reads the tokens of caption-bert.*judge captioner"):

@@ -121,6 +121,25 @@ def test_listed_objects_swap_attributes_but_never_into_the_same_words():
     assert [{"shape": "heart"}, {"shape": "heart"}, {"shape": "star"}] in found
 
 
+def test_a_third_thing_changes_its_side_alone_where_that_is_asked_for():
+    things = [{"shape": "star"}, {"shape": "heart"}, {"shape": "cross"}]
+    pair, left = [0, "above", 1], [[2, "left of", 0], [2, "left of", 1]]
+    right = [[0, "left of", 2], [1, "left of", 2]]
+    facts = {"background": None, "objects": things, "relations": [pair, *left]}
+    assert "cross right of both" in captions.word_facts(
+        {**facts, "relations": [pair, *right]}, random.Random(0)
+    ).replace("on the ", "").replace("to the ", "")
+
+    def turned(thorough, stated):
+        found = [captions.contradict(stated, random.Random(k), thorough) for k in range(80)]
+        return [sorted(f["relations"]) for f in found if f["objects"] == things]
+
+    assert sorted([pair, *right]) in turned(True, facts)
+    assert sorted([pair, *right]) not in turned(False, facts)
+    row = {**facts, "relations": [[0, "above", 1], [1, "above", 2]]}  # here is no third thing aside
+    assert turned(True, row) == turned(False, row)
+
+
 def test_contradiction_is_rarely_true_of_the_same_picture():
     still_true = [
         all(oracle.check_facts(captions.contradict(facts, rng), scene).values())

@@ -814,6 +814,15 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, mo
         )
     )
     assert "add --set parts=on" in error_line(capsys, [*on, "--teach-parts", "--restart"])
+    # The judge may get the parts as well: it begins with the generator's reader, and keeps it.
+    judged = ["--set", "judge_parts=on"]
+    assert main([*on, *grown, "--set", "layout=on", *judged, "--init", "on"]) == 0
+    assert "everything is read" not in capsys.readouterr().out
+    taught, heard = (load_file(folder / f"on{part}.safetensors") for part in ("", "-discriminator"))
+    assert heard["reader.taught"] and "part_judge.verdict.weight" in heard
+    for key in (key for key in taught if key.startswith("reader.")):
+        assert torch.equal(taught[key], heard[key])
+    assert "add parts=on" in error_line(capsys, [*on, *judged, "--restart"])
     # Resumed, the reader comes with the run.
     longer = [*again[:-4], "--output", "grown", "--device", "cpu", "--init", "few", *grown[:2]]
     assert main([*longer, "--checkpoint-every", "1"]) == 0

@@ -1,0 +1,56 @@
+"""A discriminator's head to which the parts of a caption go one by one.
+
+A discriminator that is told a sentence as one vector must find out by itself which colour goes with
+which shape, from one number for picture and sentence. Here the vector comes sorted into the scene
+and up to three kinds of things (`t2i_course.caption_parts`). Each part looks at the picture's map
+and at the other parts, and says whether it is shown: a transformer decoder (vaswani2017attention,
+section 3.1), as in `t2i_course.captioner`, with parts in the place of words.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from t2i_course.caption_parts import HEADS, PARTS, WIDTH
+
+TOKEN = 128  # width in which parts look at places
+LAYERS = 2
+
+
+class PartJudge(nn.Module):
+    """How far a picture shows the parts of a caption: one logit, a sum over the parts."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        """Build it for maps [B, channels, side, side]."""
+        super().__init__()
+        self.see = nn.Linear(channels, TOKEN)
+        self.place = nn.Parameter(0.3 * torch.randn(side * side, TOKEN))
+        self.normalize = nn.LayerNorm(TOKEN)
+        self.tell = nn.Linear(WIDTH, TOKEN)
+        self.name = nn.Parameter(0.3 * torch.randn(PARTS, TOKEN))  # which part it is
+        layer = nn.TransformerDecoderLayer(
+            TOKEN, HEADS, 2 * TOKEN, dropout=0.0, activation="gelu", batch_first=True,
+            norm_first=True,
+        )  # fmt: skip
+        self.decoder = nn.TransformerDecoder(layer, LAYERS, nn.LayerNorm(TOKEN))
+        # No start at 0: with Adam's first beta at 0 such a layer trembles, and never leaves it.
+        self.verdict = nn.Linear(TOKEN, 1)
+
+    def forward(self, x: Tensor, parts: Tensor) -> Tensor:
+        """Judge captions of pictures.
+
+        Args:
+            x: [B, C, H, W], maps of B pictures.
+            parts: [K B, 4, 64], of K captions for each picture: first one for each of the B, then
+                a second one for each.
+
+        Returns:
+            Logits [K B].
+        """
+        seen = self.normalize(self.see(x.flatten(2).mT) + self.place)  # [B, H W, 128]
+        tokens = self.tell(parts) + self.name  # [K B, 4, 128]
+        with sdpa_kernel(SDPBackend.MATH):  # the one that has the penalty's second derivative
+            tokens = self.decoder(tokens, seen.repeat(len(parts) // len(x), 1, 1))
+        return self.verdict(tokens).sum(dim=(1, 2))
