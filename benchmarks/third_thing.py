@@ -1,0 +1,140 @@
+"""Measure who notices on which side a third thing is: "a star above a heart, a cross left of both".
+
+    python benchmarks/third_thing.py --model gan                prints the shares
+    python benchmarks/third_thing.py --model gan --ledger NAME  writes them
+
+All held-out captions of the scenes in which a third thing stands beside a pair, each with a
+like-worded one that puts it on the other side. Of real pictures: how often the discriminator
+beside the model gives the true one a higher logit, and the captioner a higher probability. Of
+drawn pictures that show the three things as stated: how often the third is on its side of both, and
+how often the pair stands as it should. By chance each would be a half. Wilson's intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import shlex
+import sys
+import time
+
+import numpy as np
+import torch
+
+from t2i_course import (
+    captioner,
+    captions,
+    checkpoints,
+    data,
+    gan,
+    generation,
+    held_out,
+    judged_pictures,
+    mismatched_captions,
+    report,
+    runtime,
+    scene_accuracy,
+    text_encoder,
+)
+from t2i_course.estimates import Estimate, wilson_interval
+from t2i_course.oracle import relation_holds
+from t2i_course.scenes import Scene
+
+
+def places(stated: captions.Facts, shown: Scene) -> tuple[bool, bool] | None:
+    """Whether the third thing is on its side of both, and whether the pair stands as stated.
+
+    Args:
+        stated: what the caption states, three relations among it.
+        shown: what the oracle read.
+
+    Returns:
+        Both answers; None unless exactly three things are shown, with all that is stated of them.
+        Where things can be matched in several ways, by the best.
+    """
+    if len(shown.objects) != 3:
+        return None
+    names = [relation for _, relation, _ in stated["relations"]]
+    aside = max(names, key=names.count)
+    answers = []
+    for order in itertools.permutations(shown.objects):
+        pairs = zip(stated["objects"], order, strict=True)
+        if all(getattr(o, name) == value for said, o in pairs for name, value in said.items()):
+            third, pair = [], []
+            for i, relation, j in stated["relations"]:
+                holds = relation_holds(order[i], relation, order[j])
+                (third if relation == aside else pair).append(holds)
+            answers.append((all(third), all(pair)))
+    return max(answers, key=sum, default=None)
+
+
+def main() -> None:
+    """Read, draw and count."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="gan", help="name of a checkpoint (gan)")
+    parser.add_argument("--captioner", default=captioner.NAME, help="its name (captioner)")
+    parser.add_argument("--ledger", metavar="NAME", help="write rows to data/results/NAME.json")
+    arguments = parser.parse_args()
+    name = report.check_name(arguments.ledger)
+    start, device = time.perf_counter(), runtime.settings().device
+    generator, encoder, card = generation.load_model(arguments.model, device=device)
+    judge, _ = checkpoints.load_generator(
+        checkpoints.checkpoint_path(f"{arguments.model}-discriminator"), device,
+        {"discriminator": gan.Discriminator},
+    )  # fmt: skip
+    teller = captioner.load_captioner(encoder, arguments.captioner, device)
+    held = held_out.open_held_out("scenes")
+    rows = np.array([row for row, facts in enumerate(held.facts) if captions.turn_third(facts)])
+    stated, rng = [held.facts[row] for row in rows], random.Random(0)
+    worded = [
+        mismatched_captions.word_alike(facts, captions.turn_third(facts), rng) for facts in stated
+    ]
+    true, false = (list(told) for told in zip(*worded, strict=True))
+    packed = data.pack(data.resolve_data("scenes"), "val", judge.image_size)
+    images = packed.images[held.images_of(rows)]
+
+    logits = []
+    text = [text_encoder.embed_captions(encoder, told) for told in (true, false)]
+    with torch.inference_mode():
+        for k in range(0, len(rows), 64):
+            shown = data.to_float(torch.from_numpy(images[k : k + 64])).to(device)
+            told = [torch.from_numpy(np.array(part[k : k + 64])).to(device) for part in text]
+            higher, lower = judge(shown, told[0], told[1][None])
+            logits.append((higher > lower[0]).cpu())
+    nats = [captioner.surprises(teller, encoder, images, told) for told in (true, false)]
+    drawn = judged_pictures.draw_captions(arguments.model, generator, encoder, held, rows)
+    found = scene_accuracy.read_scenes(drawn.images)
+    answers = [places(facts, scene) for facts, scene in zip(stated, found, strict=True)]
+    stand = np.array([answer for answer in answers if answer is not None])  # [M, 2]
+    right = {
+        "judge reads": torch.cat(logits).numpy(),
+        "captioner reads": nats[0] < nats[1],
+        "all three things drawn": np.array([answer is not None for answer in answers]),
+        "drawn on its side": stand[:, 0],
+        "pair drawn as stated": stand[:, 1],
+    }
+    measured = {}
+    for what, values in right.items():
+        share = float(values.mean())
+        measured[what] = Estimate(share, wilson_interval(share, len(values)), len(values))
+        print(f"{what}: {measured[what]}, {len(values)} pictures")
+    if name is not None:
+        networks = f"discriminator beside {card['sha256'][:16]}, captioner {teller.fingerprint}"
+        ledger = [
+            report.Row(
+                id=f"{name}-{report.slug(what)}",
+                metric=f"{arguments.model}: third thing, {what}",
+                value=share.value, interval=share.interval, samples=share.samples,
+                data="scenes", split="val", seeds=(0,), hardware=runtime.hardware(),
+                extractor=networks if "reads" in what else "the oracle",
+                seconds=round(time.perf_counter() - start, 1),
+                command=shlex.join(["python", "benchmarks/third_thing.py", *sys.argv[1:]]),
+            )
+            for what, share in measured.items()
+        ]  # fmt: skip
+        print(f"written: {report.add_rows(f'{name}.json', ledger).name}")
+
+
+if __name__ == "__main__":
+    main()
