@@ -50,7 +50,12 @@ class PartJudge(nn.Module):
             Logits [K B].
         """
         seen = self.normalize(self.see(x.flatten(2).mT) + self.place)  # [B, H W, 128]
-        tokens = self.tell(parts) + self.name  # [K B, 4, 128]
+        times = len(parts) // len(x)  # K
+        tokens = (self.tell(parts) + self.name).unflatten(0, (times, len(x)))  # [K, B, 4, 128]
+        # All captions of a picture look at it at once, and each at its own parts only.
+        tokens = tokens.transpose(0, 1).flatten(1, 2)  # [B, K * 4, 128]
+        caption = torch.arange(times, device=x.device).repeat_interleave(PARTS)
         with sdpa_kernel(SDPBackend.MATH):  # the one that has the penalty's second derivative
-            tokens = self.decoder(tokens, seen.repeat(len(parts) // len(x), 1, 1))
-        return self.verdict(tokens).sum(dim=(1, 2))
+            tokens = self.decoder(tokens, seen, tgt_mask=caption[:, None] != caption)
+        logits = self.verdict(tokens).unflatten(1, (times, PARTS)).sum(dim=(2, 3))  # [B, K]
+        return logits.T.flatten()
