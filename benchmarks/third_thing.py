@@ -6,8 +6,10 @@
 All held-out captions of the scenes in which a third thing stands beside a pair, each with a
 like-worded one that puts it on the other side. Of real pictures: how often the discriminator
 beside the model gives the true one a higher logit, and the captioner a higher probability. Of
-drawn pictures that show the three things as stated: how often the third is on its side of both, and
-how often the pair stands as it should. By chance each would be a half. Wilson's intervals.
+drawn pictures that show the three things as stated: how often the third is on its side of both, by
+that side as well, and how often the pair stands as it should. By chance each would be a half.
+Wilson's intervals. Also how far apart in the text's features the two captions lie, beside captions
+of a single thing that are false in one fact: bootstrapped.
 """
 
 from __future__ import annotations
@@ -37,9 +39,16 @@ from t2i_course import (
     scene_accuracy,
     text_encoder,
 )
-from t2i_course.estimates import Estimate, wilson_interval
+from t2i_course.caption_parts import ROLES, THING, THINGS, labels_of
+from t2i_course.estimates import Estimate, bootstrap_interval, wilson_interval
 from t2i_course.oracle import relation_holds
 from t2i_course.scenes import Scene
+
+
+def side(stated: captions.Facts) -> str:
+    """On which side of both the third thing is: "left", "right", "above" or "below"."""
+    roles = labels_of(stated)[-THINGS * len(THING) :: len(THING)]
+    return ROLES[roles[-1]].removeprefix("aside ")
 
 
 def places(stated: captions.Facts, shown: Scene) -> tuple[bool, bool] | None:
@@ -114,11 +123,26 @@ def main() -> None:
         "drawn on its side": stand[:, 0],
         "pair drawn as stated": stand[:, 1],
     }
+    sides = np.array([side(f) for f, answer in zip(stated, answers, strict=True) if answer])
+    for name in sorted(set(sides)):
+        right[f"drawn {name} where it belongs"] = stand[sides == name, 0]
+    apart = {"turned": np.linalg.norm(text[0] - text[1], axis=1)}
+    single = [row for row, facts in enumerate(held.facts) if len(facts["objects"]) == 1][:1000]
+    one = [
+        (facts, captions.contradict(facts, rng)) for facts in (held.facts[row] for row in single)
+    ]
+    told = zip(*(mismatched_captions.word_alike(*pair, rng) for pair in one), strict=True)
+    first, second = (text_encoder.embed_captions(encoder, list(part)) for part in told)
+    apart["of a single thing, false in one fact"] = np.linalg.norm(first - second, axis=1)
     measured = {}
     for what, values in right.items():
         share = float(values.mean())
         measured[what] = Estimate(share, wilson_interval(share, len(values)), len(values))
         print(f"{what}: {measured[what]}, {len(values)} pictures")
+    for what, values in apart.items():
+        distance = bootstrap_interval(lambda v: float(v.mean()), values.astype(np.float64))
+        measured[f"distance of captions {what}"] = distance
+        print(f"distance of captions {what}: {distance}, {len(values)} pairs")
     if name is not None:
         networks = f"discriminator beside {card['sha256'][:16]}, captioner {teller.fingerprint}"
         ledger = [
@@ -127,7 +151,10 @@ def main() -> None:
                 metric=f"{arguments.model}: third thing, {what}",
                 value=share.value, interval=share.interval, samples=share.samples,
                 data="scenes", split="val", seeds=(0,), hardware=runtime.hardware(),
-                extractor=networks if "reads" in what else "the oracle",
+                extractor=(
+                    networks if "reads" in what
+                    else encoder.name if "distance" in what else "the oracle"
+                ),
                 seconds=round(time.perf_counter() - start, 1),
                 command=shlex.join(["python", "benchmarks/third_thing.py", *sys.argv[1:]]),
             )

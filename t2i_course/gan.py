@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -344,8 +345,11 @@ class Discriminator(nn.Module):
             images = layer(images)
         return activation(last(images)), activation(images)
 
-    def judge(self, maps: tuple[Tensor, Tensor], text: Tensor) -> Tensor:
-        """Turn what `see` returns and captions [..., B, D] into logits [..., B]."""
+    def judge(self, maps: tuple[Tensor, Tensor], text: Tensor, parts: bool = True) -> Tensor:
+        """Turn what `see` returns and captions [..., B, D] into logits [..., B].
+
+        Without `parts`, those of the first two heads alone.
+        """
         features, fine = maps
         captions = self.standardize(text).flatten(0, -2)  # [K B, D]
         times = len(captions) // len(features)
@@ -357,12 +361,12 @@ class Discriminator(nn.Module):
             seen = self.look(features).flatten(1)  # [B, 256]
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
-        if self.part_judge is not None:
+        if parts and self.part_judge is not None:
             logits = logits + self.part_judge(fine, self.reader(text.flatten(0, -2)))
         return logits.unflatten(0, text.shape[:-1])
 
     def forward(
-        self, images: Tensor, text: Tensor, mismatched: Tensor | None = None
+        self, images: Tensor, text: Tensor, mismatched: Tensor | None = None, parts: bool = True
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Judge pictures with their captions.
 
@@ -370,16 +374,17 @@ class Discriminator(nn.Module):
             images: [B, 3, S, S].
             text: [B, D].
             mismatched: [K, M, D], other captions of the first M pictures, or None.
+            parts: with the third head, if there is one.
 
         Returns:
             Logits [B], and, with `mismatched`, their logits [K, M] as well.
         """
         maps = self.see(images)
-        logits = self.judge(maps, text)
+        logits = self.judge(maps, text, parts)
         if mismatched is None:
             return logits
         first = tuple(part[: mismatched.shape[1]] for part in maps)
-        return logits, self.judge(first, mismatched)
+        return logits, self.judge(first, mismatched, parts)
 
 
 # Objective
@@ -488,8 +493,10 @@ class Gan:
 
     def _penalty(self, shown: Tensor, text: Tensor) -> Tensor:
         """The gradient penalty, at the pictures that the discriminator was shown."""
-        # `forward` is never compiled: a compiled network has no second derivative.
-        discriminator = without_wrapping(self.modules["discriminator"]).forward
+        # `forward` is never compiled: a compiled network has no second derivative. The third head
+        # is not charged: flat around what is real, it could not tell like captions apart.
+        whole = without_wrapping(self.modules["discriminator"])
+        discriminator = partial(whole.forward, parts=False)
         real, generated = shown.chunk(2)  # [B, 3, S, S] each
         if self.config.penalty == "matching-aware":
             return losses.matching_aware_penalty(discriminator, real, text)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from t2i_course.caption_parts import HEADS, PARTS, WIDTH
 
@@ -55,7 +54,6 @@ class PartJudge(nn.Module):
         # All captions of a picture look at it at once, and each at its own parts only.
         tokens = tokens.transpose(0, 1).flatten(1, 2)  # [B, K * 4, 128]
         caption = torch.arange(times, device=x.device).repeat_interleave(PARTS)
-        with sdpa_kernel(SDPBackend.MATH):  # the one that has the penalty's second derivative
-            tokens = self.decoder(tokens, seen, tgt_mask=caption[:, None] != caption)
+        tokens = self.decoder(tokens, seen, tgt_mask=caption[:, None] != caption)
         logits = self.verdict(tokens).unflatten(1, (times, PARTS)).sum(dim=(2, 3))  # [B, K]
         return logits.T.flatten()
