@@ -21,6 +21,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from t2i_course import captions, checkpoints, generation, mismatched_captions, runtime, scenes
+from t2i_course.caption_parts import PARTS
 from t2i_course.data import find_data, pack, resolve_data, to_float
 from t2i_course.differentiable_augmentation import augment
 from t2i_course.gan import Discriminator
@@ -115,15 +116,19 @@ def teach_part_judge(
     )
     chance, start = random.Random(f"part-judge {seed}"), time.perf_counter()
     for _ in tqdm(range(steps), desc="reading", unit="step", disable=not progress):
-        margin = _margin(judge, encoder, *learn.draw(batch_size, chance), move=True)
+        true, false = read(judge, encoder, *learn.draw(batch_size, chance), move=True)
         optimizer.zero_grad()
-        functional.softplus(-margin).mean().backward()
+        functional.softplus(false - true).mean().backward()
         optimizer.step()
         schedule.step()
     seconds = time.perf_counter() - start
     with torch.no_grad():
-        drawn = [_margin(judge, encoder, *held.draw(100, chance)) > 0 for _ in range(10)]
-    third, others = torch.stack(drawn).float().unflatten(1, (2, 50)).mean(dim=(0, 2)).tolist()
+        # Only differences were learnt: put 0 between true and false ones, for the hinge.
+        middle = torch.cat(read(judge, encoder, *learn.draw(512, chance))).mean()
+        head.verdict.bias -= middle / PARTS
+        drawn = [read(judge, encoder, *held.draw(100, chance)) for _ in range(10)]
+        right = torch.stack([true > false for true, false in drawn]).float()  # [10, 100]
+    third, others = right.unflatten(1, (2, 50)).mean(dim=(0, 2)).tolist()
     card = {
         **{name: card[name] for name in ("data", "words", "license") if name in card},
         "encoder": card_entry(encoder),
@@ -143,15 +148,27 @@ def teach_part_judge(
     return checkpoints.save_weights(path.with_name(f"{path.name}-discriminator"), judge, card)
 
 
-def _margin(
+def read(
     judge: Discriminator,
     encoder: TextEncoder,
     images: Tensor,
     told: list[str],
     false: list[str],
     move: bool = False,
-) -> Tensor:
-    """By how much the third head prefers the captions [B] to the false ones, of pictures [B]."""
+) -> tuple[Tensor, Tensor]:
+    """What the third head says of captions and of false ones.
+
+    Args:
+        judge: with a third head.
+        encoder: of the captions.
+        images: [B, 3, S, S] in [-1, 1].
+        told: B captions.
+        false: B others.
+        move: translate the pictures first, as in the game.
+
+    Returns:
+        Logits [B] of the captions, and [B] of the false ones.
+    """
     place = judge.part_judge.place.device
     images = images.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=runtime.bf16_pays(place)):
@@ -160,5 +177,5 @@ def _margin(
             fine = judge.see(augment(images, ("translation",)) if move else images)[1]
             parts = judge.reader(text)  # [2 B, 4, 64]
         logits = judge.part_judge(fine, parts)  # [2 B]
-    higher, lower = logits.float().chunk(2)
-    return higher - lower
+    first, second = logits.float().chunk(2)
+    return first, second

@@ -70,11 +70,12 @@ def test_only_the_third_head_learns_and_it_learns_something(folder, taught):
     anew = Discriminator(**after.config)
     anew.reader.load_state_dict(generator.reader.state_dict())
     with torch.no_grad():
-        right, by_chance = (
-            (part_lessons._margin(network, encoder, *drawn) > 0).float().mean()
-            for network in (after, anew)
+        (true, false), by_chance = (
+            part_lessons.read(network, encoder, *drawn) for network in (after, anew)
         )
-    assert right > by_chance + 0.1
+    right = (true > false).float().mean()
+    assert right > (by_chance[0] > by_chance[1]).float().mean() + 0.1
+    assert (true.mean() + false.mean()).abs() < (true - false).abs().mean()  # 0 lies between them
 
 
 def test_photos_and_a_gan_without_parts_are_errors(tmp_path, folder):
