@@ -124,8 +124,8 @@ def main() -> None:
         "pair drawn as stated": stand[:, 1],
     }
     sides = np.array([side(f) for f, answer in zip(stated, answers, strict=True) if answer])
-    for name in sorted(set(sides)):
-        right[f"drawn {name} where it belongs"] = stand[sides == name, 0]
+    for where in sorted(set(sides)):
+        right[f"drawn {where} where it belongs"] = stand[sides == where, 0]
     apart = {"turned": np.linalg.norm(text[0] - text[1], axis=1)}
     single = [row for row, facts in enumerate(held.facts) if len(facts["objects"]) == 1][:1000]
     one = [
