@@ -339,7 +339,9 @@ def turn_third(facts: Facts) -> Facts | None:
     return {**copy.deepcopy(facts), "relations": turned}
 
 
-def contradict(facts: Facts, rng: random.Random, thorough: bool = False) -> Facts:
+def contradict(
+    facts: Facts, rng: random.Random, swap_listed: bool = False, third: bool = False
+) -> Facts:
     """Change the facts in one respect: the hard negative of a caption.
 
     Two objects swap an attribute, a relation turns round or changes its axis, or one stated
@@ -348,9 +350,10 @@ def contradict(facts: Facts, rng: random.Random, thorough: bool = False) -> Fact
     Args:
         facts: see `describe`.
         rng: the source of chance.
-        thorough: let objects without places swap attributes too, "a red star and a blue heart" to
-            "a blue star and a red heart", and let a third thing alone change its side, "left of
-            both" to "right of both". The shipped encoder was pre-trained without.
+        swap_listed: let objects without places swap attributes too, "a red star and a blue heart"
+            to "a blue star and a red heart". The shipped encoder was pre-trained without.
+        third: let a third thing alone change its side, "left of both" to "right of both". Measures
+            that are to compare with earlier ones go without.
 
     Returns:
         New facts that some picture satisfies, and no picture together with the old ones
@@ -365,12 +368,12 @@ def contradict(facts: Facts, rng: random.Random, thorough: bool = False) -> Fact
         for i, j in itertools.combinations(range(len(groups)), 2)
         for name in ATTRIBUTES
         if objects[groups[i][0]].get(name) != objects[groups[j][0]].get(name)
-        and (facts["relations"] or (thorough and _tied(name, facts, groups[i], groups[j])))
+        and (facts["relations"] or (swap_listed and _tied(name, facts, groups[i], groups[j])))
     ]
     changes += 2 * swaps
     if facts["relations"]:
         changes += [("turn",)] * 3 + [("axis",)] * 2
-        changes += [("side",)] * 24 if thorough and turn_third(facts) else []
+        changes += [("side",)] * 24 if third and turn_third(facts) else []
     if not changes:
         return facts
     changed = copy.deepcopy(facts)

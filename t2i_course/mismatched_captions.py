@@ -54,16 +54,18 @@ def photos_truth(data: PackedCaptions) -> Callable[[int, int], bool]:
 
 
 def contradicting_captions(
-    folder: Path | str, split: str, data: PackedCaptions, seed: int = 0
+    folder: Path | str, split: str, data: PackedCaptions, seed: int = 0, third: bool = False
 ) -> list[str]:
     """Word, for each caption of the data, one that contradicts its picture in one respect.
+
+    With `third`, some turn a third thing alone to the other side (`captions.contradict`).
 
     Returns:
         As many captions as data.all_captions, in that order; each is false of its picture.
     """
     found, rng = read_instances(folder, split), random.Random(seed)
     return [
-        contradicting_caption(entry, found[entry["image_id"]], rng)
+        word_facts(contradicting_facts(entry, found[entry["image_id"]], rng, third), rng)
         for entry in _entries(folder, split, data)
     ]
 
@@ -123,10 +125,15 @@ def _differing_places(pair: tuple[str, str]) -> int:
     return sum(a != b for a, b in itertools.zip_longest(true, false))
 
 
-def contradicting_facts(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> Facts:
-    """What a caption states that contradicts another one: see `contradicting_caption`."""
+def contradicting_facts(
+    entry: Mapping[str, Any], shown: Scene, rng: random.Random, third: bool = False
+) -> Facts:
+    """What a caption states that contradicts another one: see `contradicting_caption`.
+
+    With `third`, it may turn a third thing alone to the other side (`captions.contradict`).
+    """
     for _ in range(100):
-        changed = contradict(entry["facts"], rng, thorough=True)
+        changed = contradict(entry["facts"], rng, swap_listed=True, third=third)
         if not all(check_facts(changed, shown).values()):
             return changed
     raise ValueError(f"nothing contradicts {entry['caption']!r} in 100 tries")

@@ -285,7 +285,7 @@ def _false_captions(
     if scenes.are_in(folder):
         is_true = mismatched_captions.scenes_truth(folder, "train", packed)
         if config.contradicting > 0:
-            wrong = mismatched_captions.contradicting_captions(folder, "train", packed)
+            wrong = mismatched_captions.contradicting_captions(folder, "train", packed, third=True)
             hard = text_encoder.embed_captions(encoder, wrong, progress=progress)
     else:
         is_true = mismatched_captions.photos_truth(packed)

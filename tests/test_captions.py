@@ -130,8 +130,8 @@ def test_a_third_thing_changes_its_side_alone_where_that_is_asked_for():
         {**facts, "relations": [pair, *right]}, random.Random(0)
     ).replace("on the ", "").replace("to the ", "")
 
-    def turned(thorough, stated):
-        found = [captions.contradict(stated, random.Random(k), thorough) for k in range(80)]
+    def turned(third, stated):
+        found = [captions.contradict(stated, random.Random(k), third=third) for k in range(80)]
         return [sorted(f["relations"]) for f in found if f["objects"] == things]
 
     assert sorted([pair, *right]) in turned(True, facts)
