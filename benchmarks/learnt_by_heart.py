@@ -66,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name = report.check_name(arguments.ledger)
     start, device = time.perf_counter(), runtime.settings().device
-    path = checkpoints.checkpoint_path(f"{arguments.model}-discriminator")
+    path = checkpoints.discriminator_path(arguments.model)
     judge, card = checkpoints.load_generator(path, device, {"discriminator": gan.Discriminator})
     encoder = text_encoder.TextEncoder(card["encoder"]["name"], device=device)
     teller = None

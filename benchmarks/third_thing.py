@@ -64,16 +64,16 @@ def places(stated: captions.Facts, shown: Scene) -> tuple[bool, bool] | None:
     """
     if len(shown.objects) != 3:
         return None
-    names = [relation for _, relation, _ in stated["relations"]]
-    aside = max(names, key=names.count)
+    turned = captions.turn_third(stated)["relations"]
+    aside = [old != new for old, new in zip(stated["relations"], turned, strict=True)]
     answers = []
     for order in itertools.permutations(shown.objects):
         pairs = zip(stated["objects"], order, strict=True)
         if all(getattr(o, name) == value for said, o in pairs for name, value in said.items()):
             third, pair = [], []
-            for i, relation, j in stated["relations"]:
+            for (i, relation, j), beside in zip(stated["relations"], aside, strict=True):
                 holds = relation_holds(order[i], relation, order[j])
-                (third if relation == aside else pair).append(holds)
+                (third if beside else pair).append(holds)
             answers.append((all(third), all(pair)))
     return max(answers, key=sum, default=None)
 
@@ -88,10 +88,8 @@ def main() -> None:
     name = report.check_name(arguments.ledger)
     start, device = time.perf_counter(), runtime.settings().device
     generator, encoder, card = generation.load_model(arguments.model, device=device)
-    judge, _ = checkpoints.load_generator(
-        checkpoints.checkpoint_path(f"{arguments.model}-discriminator"), device,
-        {"discriminator": gan.Discriminator},
-    )  # fmt: skip
+    path = checkpoints.discriminator_path(arguments.model)
+    judge, _ = checkpoints.load_generator(path, device, {"discriminator": gan.Discriminator})
     teller = captioner.load_captioner(encoder, arguments.captioner, device)
     held = held_out.open_held_out("scenes")
     rows = np.array([row for row, facts in enumerate(held.facts) if captions.turn_third(facts)])

@@ -229,6 +229,12 @@ def checkpoint_path(name_or_path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def discriminator_path(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return where the discriminator beside a checkpoint's generator lies, without a suffix."""
+    path = checkpoint_path(name_or_path)
+    return path.with_name(f"{path.name}-discriminator")
+
+
 def save_weights(
     name_or_path: str | os.PathLike[str], generator: nn.Module, card: Mapping[str, Any]
 ) -> Path:

@@ -339,11 +339,11 @@ class Discriminator(nn.Module):
             self.reader, self.part_judge = CaptionReader(text_dim), PartJudge(channels[-2], 8)
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn pictures [B, 3, S, S] into maps [B, C, 4, 4] and [B, C', 8, 8]."""
+        """Turn pictures [B, 3, S, S] into maps [B, C, 4, 4] and, not yet active, [B, C', 8, 8]."""
         *before, last, activation = self.trunk
         for layer in before:
             images = layer(images)
-        return activation(last(images)), activation(images)
+        return activation(last(images)), images
 
     def judge(self, maps: tuple[Tensor, Tensor], text: Tensor, parts: bool = True) -> Tensor:
         """Turn what `see` returns and captions [..., B, D] into logits [..., B].

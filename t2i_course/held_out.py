@@ -51,7 +51,7 @@ class HeldOut:
 
     def images_of(self, caption_rows: np.ndarray) -> np.ndarray:
         """Rows in `packed.images`, [N], of captions given by rows in `packed.all_captions`."""
-        return np.searchsorted(self.packed.caption_starts, caption_rows, side="right") - 1
+        return self.packed.images_of(caption_rows)
 
     def captions(self, caption_rows: np.ndarray) -> list[str]:
         """Texts of N captions given by rows in `packed.all_captions`."""

@@ -45,7 +45,7 @@ def scenes_truth(
 
 def photos_truth(data: PackedCaptions) -> Callable[[int, int], bool]:
     """Return a judge of photos: a caption is true of its own photo, and of no other."""
-    owner = np.repeat(np.arange(len(data)), np.diff(data.caption_starts))
+    owner = data.images_of(np.arange(len(data.all_captions)))
 
     def is_true(caption: int, image: int) -> bool:
         return bool(owner[caption] == image)
@@ -70,20 +70,6 @@ def contradicting_captions(
     ]
 
 
-def contradicting_caption(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> str:
-    """Word a caption that contradicts another one, and the scene it is of, in one respect.
-
-    Args:
-        entry: of `scenes.read_captions`, with its `caption` and `facts`.
-        shown: the scene that the picture shows.
-        rng: the source of chance.
-
-    Raises:
-        ValueError: 100 tries were all true of the scene.
-    """
-    return word_facts(contradicting_facts(entry, shown, rng), rng)
-
-
 def like_worded_pair(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> tuple[str, str]:
     """Word a caption anew, and one that contradicts it, in the same order and with the same words.
 
@@ -96,7 +82,7 @@ def like_worded_pair(entry: Mapping[str, Any], shown: Scene, rng: random.Random)
         The true caption, and the false one.
 
     Raises:
-        ValueError: as `contradicting_caption`.
+        ValueError: as `contradicting_facts`.
     """
     return word_alike(entry["facts"], contradicting_facts(entry, shown, rng), rng)
 
@@ -128,9 +114,16 @@ def _differing_places(pair: tuple[str, str]) -> int:
 def contradicting_facts(
     entry: Mapping[str, Any], shown: Scene, rng: random.Random, third: bool = False
 ) -> Facts:
-    """What a caption states that contradicts another one: see `contradicting_caption`.
+    """What a caption states that contradicts another one, and the scene it is of, in one respect.
 
-    With `third`, it may turn a third thing alone to the other side (`captions.contradict`).
+    Args:
+        entry: of `scenes.read_captions`, with its `caption` and `facts`.
+        shown: the scene that the picture shows.
+        rng: the source of chance.
+        third: it may turn a third thing alone to the other side (`captions.contradict`).
+
+    Raises:
+        ValueError: 100 tries were all true of the scene.
     """
     for _ in range(100):
         changed = contradict(entry["facts"], rng, swap_listed=True, third=third)

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -84,6 +85,10 @@ class PackedCaptions:
     def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
         """Return (image [3, S, S] uint8, its captions)."""
         return torch.from_numpy(np.array(self.images[index])), self.captions[index]
+
+    def images_of(self, caption_rows: ArrayLike) -> np.ndarray:
+        """Rows in `images` of captions given by rows in `all_captions`, in the same shape."""
+        return np.searchsorted(self.caption_starts, caption_rows, side="right") - 1
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         """Travel to another process as a path, not as gigabytes."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from t2i_course.caption_parts import HEADS, PARTS, WIDTH
+from t2i_course.caption_parts import HEADS, PARTS, SLOPE, WIDTH
 
 TOKEN = 128  # width in which parts look at places
 LAYERS = 2
@@ -41,14 +42,15 @@ class PartJudge(nn.Module):
         """Judge captions of pictures.
 
         Args:
-            x: [B, C, H, W], maps of B pictures.
+            x: [B, C, H, W], maps of B pictures, before the activation.
             parts: [K B, 4, 64], of K captions for each picture: first one for each of the B, then
                 a second one for each.
 
         Returns:
             Logits [K B].
         """
-        seen = self.normalize(self.see(x.flatten(2).mT) + self.place)  # [B, H W, 128]
+        x = functional.leaky_relu(x, SLOPE).flatten(2).mT  # [B, H W, C]
+        seen = self.normalize(self.see(x) + self.place)  # [B, H W, 128]
         times = len(parts) // len(x)  # K
         tokens = (self.tell(parts) + self.name).unflatten(0, (times, len(x)))  # [K, B, 4, 128]
         # All captions of a picture look at it at once, and each at its own parts only.

@@ -42,18 +42,17 @@ class Lessons:
         facts = mismatched_captions.facts_of(folder, self.packed, split)
         self.turned = [captions.turn_third(stated) for stated in facts]
         self.aside = np.array([row for row, turned in enumerate(self.turned) if turned is not None])
-        self.owner = np.repeat(np.arange(len(self.packed)), np.diff(self.packed.caption_starts))
 
     def draw(self, count: int, chance: random.Random) -> tuple[Tensor, list[str], list[str]]:
         """Draw pictures [count, 3, S, S] in [-1, 1], their captions, and false ones."""
         rows = chance.choices(self.aside.tolist(), k=count // 2)
-        rows += chance.choices(range(len(self.owner)), k=count - len(rows))
+        rows += chance.choices(range(len(self.entries)), k=count - len(rows))
         false = [self.turned[row] for row in rows[: count // 2]]
         for row in rows[count // 2 :]:
             entry = self.entries[row]
             shown = self.scenes[entry["image_id"]]
             false.append(mismatched_captions.contradicting_facts(entry, shown, chance))
-        images = torch.from_numpy(np.array(self.packed.images[self.owner[rows]]))
+        images = torch.from_numpy(np.array(self.packed.images[self.packed.images_of(rows)]))
         told = [self.packed.all_captions[row] for row in rows]
         return to_float(images), told, [captions.word_facts(facts, chance) for facts in false]
 
@@ -98,8 +97,7 @@ def teach_part_judge(
     generator, encoder, _ = generation.load_model(begin, device=place)
     if getattr(generator, "reader", None) is None:
         raise ValueError(f"{begin} has no parts: train it with --set parts=on first")
-    path = checkpoints.checkpoint_path(begin)
-    file = path.with_name(f"{path.name}-discriminator")
+    file = checkpoints.discriminator_path(begin)
     earlier, card = checkpoints.load_generator(file, place, {Discriminator.name: Discriminator})
     learn, held = (
         Lessons(folder, split, earlier.image_size, progress) for split in ("train", "val")
@@ -144,8 +142,7 @@ def teach_part_judge(
         "seed": seed,
         "begun_with": checkpoints.origin(card),
     }
-    path = checkpoints.checkpoint_path(output)
-    return checkpoints.save_weights(path.with_name(f"{path.name}-discriminator"), judge, card)
+    return checkpoints.save_weights(checkpoints.discriminator_path(output), judge, card)
 
 
 def read(

@@ -191,7 +191,7 @@ def train(args: argparse.Namespace) -> int:
             card[key] = checkpoints.origin(earlier[part])
     if first_process():
         if (judge := objective.modules.get("discriminator")) is not None:
-            training.save_weights(output.with_name(f"{output.name}-discriminator"), judge, card)
+            training.save_weights(checkpoints.discriminator_path(output), judge, card)
         file = training.save_weights(output, objective.modules["generator"], card)
         say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
         say(f"weights: {file}")
@@ -204,8 +204,9 @@ def train(args: argparse.Namespace) -> int:
 
 def _file_of(name: str, part: str) -> Path:
     """Where a checkpoint's generator or discriminator lies, without a suffix."""
-    path = checkpoints.checkpoint_path(name)
-    return path if part == "generator" else path.with_name(f"{path.name}-{part}")
+    if part == "discriminator":
+        return checkpoints.discriminator_path(name)
+    return checkpoints.checkpoint_path(name)
 
 
 def _begin_with(

@@ -39,7 +39,7 @@ def test_half_of_the_lessons_turn_the_third_thing_and_all_false_captions_are_fal
     # Every picture is the one that its caption is of.
     where = {caption: row for row, caption in enumerate(lessons.packed.all_captions)}
     for image, caption in zip(images, told, strict=True):
-        shown = lessons.packed.images[lessons.owner[where[caption]]]
+        shown = lessons.packed.images[lessons.packed.images_of(where[caption])]
         if lessons.packed.all_captions.count(caption) == 1:
             assert torch.equal(image, data.to_float(torch.from_numpy(shown[None].copy()))[0])
 
