@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -460,8 +461,10 @@ def train(
             batch = place.batch(next(run.batches), train_text, noise, run.step + 1, run.noise)
             run.history.waiting += time.perf_counter() - asked
             losses.append(learn(objective, batch, config, place))
-            for schedule in run.schedules.values():
-                schedule.step()
+            with warnings.catch_warnings():  # an optimizer may rest; the schedule is the run's
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                for schedule in run.schedules.values():
+                    schedule.step()
             for name, kept in run.averages.items():
                 kept.update_parameters(run.networks[name])
             run.step += 1

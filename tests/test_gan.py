@@ -1,3 +1,5 @@
+import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from t2i_course.gan import (
     TextGenerator,
     read_config,
 )
+from t2i_course.processes import TrainingBatch
 from t2i_course.training import TrainingConfig, train
 
 SMALL = GanConfig(noise_dim=8, width=8, matching_aware=False, penalty_every=1)
@@ -181,6 +184,7 @@ def test_the_generator_learns_nothing_from_the_discriminators_update(part):
         ({"noise_dim": 0}, "noise_dim must be 1 or more, not 0"),
         ({"false_captions": 0}, "false_captions must be 1 or more"),
         ({"redescription": -1.0}, "redescription must be 0 or more, not -1.0"),
+        ({"pixel_steps": -1}, "pixel_steps must be 0 or more, not -1"),
         ({"redescription": float("nan")}, "redescription must be 0 or more, not nan"),
     ],
 )
@@ -192,6 +196,67 @@ def test_unknown_ingredients_are_named(change, message):
 def test_matching_awareness_needs_false_captions():
     with pytest.raises(ValueError, match="draws false captions"):
         Gan(GanConfig(), 16)
+
+
+def test_at_first_the_generator_alone_learns_from_coarse_pictures(part):
+    config, told = replace(SMALL, pixel_steps=2), []
+
+    def redescribe(images, captions):
+        told.append(len(captions))
+        return images.flatten(1).mean(dim=1)
+
+    for steps, games in ((2, 0), (3, 1)):
+        told.clear()
+        options = {"redescribe": redescribe}
+        objective, history = run(part, replace(config, redescription=1.0), steps, **options)
+        torch.manual_seed(0)
+        fresh = Gan(config, 16, 64)
+        still = {
+            name: all(map(torch.equal, network.parameters(), fresh.modules[name].parameters()))
+            for name, network in objective.modules.items()
+        }
+        assert still == {"generator": False, "discriminator": not games} and len(told) == games
+        assert all(value > 0 for value in history.losses["pixels"][:2])
+        assert history.losses["pixels"][2:] == [0] * games
+        for name in ("discriminator", "generator", "real", "redescription"):
+            assert history.losses[name][:2] == [0, 0] and all(history.losses[name][2:])
+
+
+def test_the_squared_error_sees_where_things_are_and_not_how_sharp(part):
+    """Of a chessboard of pixels 8 x 8 means leave nothing; of a picture's half they leave all."""
+    objective = Gan(replace(SMALL, pixel_steps=1), 16, 64)
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1  # [64, 64]
+    half = torch.where(torch.arange(64) < 32, 1.0, -1.0).expand(64, 64)
+    found = []
+    for target in (board, half):
+        objective.modules["generator"] = lambda text, noise: torch.zeros(2, 3, 64, 64)
+        batch = TrainingBatch(
+            target.expand(2, 3, 64, 64), ["", ""], None, None, text=torch.zeros(2, 16),
+            noise=torch.zeros(2, 8), step=1, chance=None, rank=0, processes=1,
+        )  # fmt: skip
+        objective.step(batch, lambda name, loss: found.append((name, loss.item())))
+    assert found == [("pixels", 0.0), ("pixels", 1.0)]
+
+
+def test_a_run_resumed_among_its_first_steps_is_the_uninterrupted_one(part, tmp_path):
+    config = replace(SMALL, pixel_steps=2)
+    numbers = TrainingConfig(steps=4, batch_size=8, validation_images=8, precision="float32",
+                             validate_every=1)  # fmt: skip
+    weights = []
+    for name, stop in (("whole", 0), ("parted", 1)):
+        for resume in (False, True)[: 1 + stop]:
+            torch.manual_seed(0)
+            objective = Gan(config, 16, 64)
+
+            def halt(step, values, stop=stop, resume=resume):
+                if stop and not resume and step == 1:
+                    signal.raise_signal(signal.SIGINT)
+
+            options = {"device": "cpu", "progress": False, "run_folder": tmp_path / name}
+            with pytest.raises(KeyboardInterrupt) if stop and not resume else nullcontext():
+                train(objective, numbers, *part, resume=resume, log=halt, **options)
+        weights.append(objective.modules["generator"].state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_redescription_needs_a_captioner():
