@@ -448,10 +448,13 @@ def train(
                  config.checkpoint_every)  # fmt: skip
     losses: list[dict[str, Tensor]] = []  # of the steps since the last look
     with (
+        warnings.catch_warnings(),
         distributed(objective.modules, place),
         stop_signals(file is not None) as received,
         progress_bar(run.step, config.steps, progress and place.rank == 0) as bar,
     ):
+        # An optimizer may rest for some steps; the schedule is the run's, not the optimizer's.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         if run.step == 0:
             show(draw, run, place)
         last_look = last_save = time.perf_counter()
@@ -461,10 +464,8 @@ def train(
             batch = place.batch(next(run.batches), train_text, noise, run.step + 1, run.noise)
             run.history.waiting += time.perf_counter() - asked
             losses.append(learn(objective, batch, config, place))
-            with warnings.catch_warnings():  # an optimizer may rest; the schedule is the run's
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-                for schedule in run.schedules.values():
-                    schedule.step()
+            for schedule in run.schedules.values():
+                schedule.step()
             for name, kept in run.averages.items():
                 kept.update_parameters(run.networks[name])
             run.step += 1
