@@ -8,7 +8,7 @@ objective for the loop of `t2i_course.training`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -29,7 +29,6 @@ SLOPE = 0.2  # of the leaky ReLU below 0
 PENALTIES = ("none", "matching-aware", "r1", "r1r2")
 LOSSES = ("hinge", "relativistic")
 COARSE = 8  # pixels to a side, of what the squared error sees
-PIXEL_RATE = 1e-3  # at which it is learnt
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,10 @@ class GanConfig:
     judge_parts: bool = False  # the discriminator has a head that each part goes to by itself
     redescription: float = 0.0  # weight of -log p(caption | generated), by a trained captioner
     pixel_steps: int = 0  # first ones, in which the generator learns the squared error alone
+    pixel_draws: int = 1  # noises tried for each picture there; the nearest one learns
+    pixel_fine: bool = True  # there, the blocks above 16 x 16 learn as well
+    pixel_every: int = 0  # steps of the game between two more of that error; 0 for none
+    pixel_rate: float = 1e-3  # at which it is learnt
     spectral_norm: bool = False  # of the discriminator (miyato2018spectral)
     generator_rate: float = 5e-4
     discriminator_rate: float = 1e-3  # two time scales: heusel2017fid
@@ -75,9 +78,10 @@ class GanConfig:
             raise ValueError("judge_parts=on judges the parts of a caption: add parts=on")
         if not self.redescription >= 0:
             raise ValueError(f"redescription must be 0 or more, not {self.redescription}")
-        if self.pixel_steps < 0:
-            raise ValueError(f"pixel_steps must be 0 or more, not {self.pixel_steps}")
-        for name in ("noise_dim", "penalty_every", "false_captions"):
+        for name in ("pixel_steps", "pixel_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        for name in ("noise_dim", "penalty_every", "false_captions", "pixel_draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
@@ -214,6 +218,11 @@ class TextGenerator(nn.Module):
             nn.init.zeros_(self.hear.bias)
             sides = enumerate(channels[:-1][:3])  # 4 x 4, 8 x 8, 16 x 16
             self.attention.extend(PartAttention(c, 4 * 2**k) for k, c in sides)
+
+    def coarse_parameters(self) -> Iterator[nn.Parameter]:
+        """What decides the maps of up to 16 x 16: all weights but those of what comes after."""
+        fine = {*self.blocks[2:].parameters(), *self.to_picture.parameters()}
+        return (weight for weight in self.parameters() if weight not in fine)
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
@@ -451,9 +460,12 @@ class Gan:
             name: torch.optim.Adam(network.parameters(), lr=rates[name], betas=(0.0, 0.9))
             for name, network in self.modules.items()
         }
-        if config.pixel_steps:
+        if not config.pixel_fine and not isinstance(generator, TextGenerator):
+            raise ValueError("pixel_fine=off is for the generator `gan`, with text_blocks=on")
+        if config.pixel_steps or config.pixel_every:
+            learn = generator.parameters() if config.pixel_fine else generator.coarse_parameters()
             self.optimizers["pixels"] = torch.optim.Adam(
-                generator.parameters(), lr=PIXEL_RATE, betas=(0.9, 0.99)
+                learn, lr=config.pixel_rate, betas=(0.9, 0.99)
             )
         self.identity: dict[str, Any] = {"objective": "gan", "generator": generator.name} | {
             f"gan {name}": str(value) for name, value in asdict(config).items()
@@ -462,13 +474,19 @@ class Gan:
     def step(
         self, batch: TrainingBatch, update: Callable[[str, Tensor], None]
     ) -> dict[str, Tensor]:
-        """Go through `_learn_pixels` in the first steps that config names, then through `_play`."""
-        if self.config.pixel_steps:
-            learn = self._play if batch.step > self.config.pixel_steps else self._learn_pixels
-            names = ("pixels", "discriminator", "real", "generated", "mismatched", "generator")
-            names += ("redescription",) if self.config.redescription else ()
-            return dict.fromkeys(names, batch.text.new_zeros(())) | learn(batch, update)
-        return self._play(batch, update)
+        """Go through `_learn_pixels` in the first steps that config names, then through `_play`.
+
+        With `pixel_every`, some steps of the game go through both.
+        """
+        if "pixels" not in self.optimizers:
+            return self._play(batch, update)
+        names = ("pixels", "discriminator", "real", "generated", "mismatched", "generator")
+        names += ("redescription",) if self.config.redescription else ()
+        found = dict.fromkeys(names, batch.text.new_zeros(()))
+        begins, every = batch.step <= self.config.pixel_steps, self.config.pixel_every
+        if begins or (every and batch.step % every == 0):
+            found |= self._learn_pixels(batch, update)
+        return found if begins else found | self._play(batch, update)
 
     def _learn_pixels(
         self, batch: TrainingBatch, update: Callable[[str, Tensor], None]
@@ -478,12 +496,29 @@ class Gan:
         As ledig2017srgan begins (section 3.2), to keep a game away from poor local optima: a place
         that the players have agreed on is hard to leave by small steps, for a picture with a thing
         half here and half there is worse than both. What blurs has no such ridge to climb.
+
+        The squared error alone asks for the mean of all that fits the caption, whatever the noise.
+        With several draws, only the noise whose picture is nearest to the real one learns from it
+        (li2019imle): then the noise comes to choose what the caption leaves open.
         """
-        drawn = self.modules["generator"](batch.text, batch.noise).float()  # [B, 3, S, S]
-        coarse = [functional.adaptive_avg_pool2d(x, COARSE) for x in (drawn, batch.images)]
-        error = functional.mse_loss(*coarse)
-        update("pixels", error)
-        return {"pixels": error.detach()}
+        generator = self.modules["generator"]
+        wanted = functional.adaptive_avg_pool2d(batch.images, COARSE)  # [B, 3, 8, 8]
+
+        def error(noise: Tensor) -> Tensor:  # of each picture, [B]
+            drawn = generator(batch.text, noise).float()  # [B, 3, S, S]
+            coarse = functional.adaptive_avg_pool2d(drawn, COARSE)
+            return functional.mse_loss(coarse, wanted, reduction="none").mean(dim=(1, 2, 3))
+
+        noise = batch.noise
+        if (more := self.config.pixel_draws - 1) > 0:
+            drawn = torch.special.ndtri(batch.draw(more, noise.shape[1])).to(noise)  # [B, K-1, Z]
+            tried = torch.cat([noise[:, None], drawn], dim=1)  # [B, K, Z]
+            with torch.no_grad():
+                nearest = torch.stack([error(z) for z in tried.unbind(1)]).argmin(dim=0)  # [B]
+            noise = tried[torch.arange(len(tried), device=tried.device), nearest]
+        found = error(noise).mean()
+        update("pixels", found)
+        return {"pixels": found.detach()}
 
     def _play(
         self, batch: TrainingBatch, update: Callable[[str, Tensor], None]

@@ -185,6 +185,7 @@ def test_the_generator_learns_nothing_from_the_discriminators_update(part):
         ({"false_captions": 0}, "false_captions must be 1 or more"),
         ({"redescription": -1.0}, "redescription must be 0 or more, not -1.0"),
         ({"pixel_steps": -1}, "pixel_steps must be 0 or more, not -1"),
+        ({"pixel_draws": 0}, "pixel_draws must be 1 or more, not 0"),
         ({"redescription": float("nan")}, "redescription must be 0 or more, not nan"),
     ],
 )
@@ -236,6 +237,90 @@ def test_the_squared_error_sees_where_things_are_and_not_how_sharp(part):
         )  # fmt: skip
         objective.step(batch, lambda name, loss: found.append((name, loss.item())))
     assert found == [("pixels", 0.0), ("pixels", 1.0)]
+
+
+def test_of_several_noises_the_one_learns_whose_picture_is_nearest():
+    """A picture is as bright as the first number of its noise; the real ones are at -1 and 1."""
+    drawn, told = [], []
+
+    def generator(text, noise):
+        drawn.append(noise[:, 0])
+        return noise[:, :1, None, None].expand(-1, 3, 64, 64) + torch.zeros(1, requires_grad=True)
+
+    objective = Gan(replace(SMALL, pixel_steps=1, pixel_draws=9), 16, 64)
+    objective.modules["generator"] = generator
+    real = torch.tensor([-1.0, 1.0] * 50)  # [B]
+    batch = TrainingBatch(
+        real[:, None, None, None].expand(-1, 3, 64, 64), [""] * 100, None, None,
+        text=torch.zeros(100, 16), noise=torch.full((100, 8), 5.0), step=1,
+        chance=torch.Generator().manual_seed(0), rank=0, processes=1,
+    )  # fmt: skip
+    objective.step(batch, lambda name, loss: told.append((name, loss.item(), loss.requires_grad)))
+    *tried, chosen = drawn
+    tried = torch.stack(tried)  # [K, B]
+    assert tried.shape == (9, 100) and (tried[0] == 5).all()
+    others = tried[1:]  # from a standard normal distribution
+    assert abs(others.mean()) < 0.12 and abs(others.std() - 1) < 0.1
+    errors = (tried - real).square()  # [K, B]
+    assert torch.equal((chosen - real).square(), errors.amin(dim=0))
+    ((name, loss, learns),) = told
+    assert name == "pixels" and learns and loss == pytest.approx(errors.amin(dim=0).mean().item())
+
+
+def test_some_steps_of_the_game_learn_coarse_pixels_as_well(part):
+    config = replace(SMALL, pixel_every=2, pixel_draws=2)
+    _, history = run(part, config, steps=4)
+    assert [value > 0 for value in history.losses["pixels"]] == [False, True, False, True]
+    assert all(history.losses["discriminator"]) and all(history.losses["generator"])
+    torch.manual_seed(0)
+    rate = replace(config, pixel_rate=1e-4)
+    assert Gan(rate, 16, 64).optimizers["pixels"].param_groups[0]["lr"] == 1e-4
+
+
+def test_what_draws_finely_can_stand_still_while_coarse_pixels_are_learnt(part):
+    config = replace(SMALL, pixel_steps=2, pixel_fine=False)
+    objective, _ = run(part, config, steps=2)
+    torch.manual_seed(0)
+    fresh = Gan(config, 16, 64).modules["generator"].state_dict()
+    moved = {
+        name.rpartition(".")[0]
+        for name, weight in objective.modules["generator"].state_dict().items()
+        if not torch.equal(weight, fresh[name])
+    }
+    fine = {name for name in moved if name.startswith(("blocks.2", "blocks.3", "to_picture"))}
+    assert not fine and {"start", "latent.0", "blocks.0.conv1", "blocks.1.conv2"} <= moved
+    with pytest.raises(ValueError, match="pixel_fine=off is for the generator `gan`"):
+        Gan(replace(config, text_blocks=False), 16, 64)
+
+
+def test_with_several_noises_the_noise_chooses_what_the_caption_leaves_open():
+    """One caption, black and white pictures: one noise each learns gray, the nearest of 4 both."""
+    spread = []
+    for draws in (1, 4):
+        torch.manual_seed(0)
+        config = replace(SMALL, pixel_steps=1, pixel_draws=draws)
+        objective = Gan(config, 16, 64)
+        chance = torch.Generator().manual_seed(0)
+        optimizer = objective.optimizers["pixels"]
+
+        def update(name, loss, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        real = torch.tensor([-0.9, 0.9]).repeat(8)[:, None, None, None].expand(-1, 3, 64, 64)
+        for _ in range(60):
+            batch = TrainingBatch(
+                real, [""] * 16, None, None, text=torch.zeros(16, 16),
+                noise=torch.randn(16, config.noise_dim, generator=chance), step=1,
+                chance=chance, rank=0, processes=1,
+            )  # fmt: skip
+            objective.step(batch, update)
+        noise = torch.randn(64, config.noise_dim, generator=chance)
+        with torch.no_grad():
+            pictures = objective.modules["generator"](torch.zeros(64, 16), noise)
+        spread.append(pictures.mean(dim=(1, 2, 3)).std().item())
+    assert spread[0] < 0.25 < 0.5 < spread[1]
 
 
 def test_a_run_resumed_among_its_first_steps_is_the_uninterrupted_one(part, tmp_path):
