@@ -51,6 +51,7 @@ class GanConfig:
     layout: bool = False  # the parts look at each other and at the noise first
     judge_parts: bool = False  # the discriminator has a head that each part goes to by itself
     redescription: float = 0.0  # weight of -log p(caption | generated), by a trained captioner
+    mode_seeking: float = 0.0  # weight of what keeps pictures of one caption apart
     pixel_steps: int = 0  # first ones, in which the generator learns the squared error alone
     pixel_draws: int = 1  # noises tried for each picture there; the nearest one learns
     pixel_fine: bool = True  # there, the blocks above 16 x 16 learn as well
@@ -76,10 +77,8 @@ class GanConfig:
             raise ValueError("layout=on is between the parts of a caption: add parts=on")
         if self.judge_parts and not self.parts:
             raise ValueError("judge_parts=on judges the parts of a caption: add parts=on")
-        if not self.redescription >= 0:
-            raise ValueError(f"redescription must be 0 or more, not {self.redescription}")
-        for name in ("pixel_steps", "pixel_every"):
-            if getattr(self, name) < 0:
+        for name in ("redescription", "mode_seeking", "pixel_steps", "pixel_every"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         for name in ("noise_dim", "penalty_every", "false_captions", "pixel_draws"):
             if getattr(self, name) < 1:
@@ -482,6 +481,7 @@ class Gan:
             return self._play(batch, update)
         names = ("pixels", "discriminator", "real", "generated", "mismatched", "generator")
         names += ("redescription",) if self.config.redescription else ()
+        names += ("likeness",) if self.config.mode_seeking else ()
         found = dict.fromkeys(names, batch.text.new_zeros(()))
         begins, every = batch.step <= self.config.pixel_steps, self.config.pixel_every
         if begins or (every and batch.step % every == 0):
@@ -527,7 +527,7 @@ class Gan:
         generator, discriminator = self.modules["generator"], self.modules["discriminator"]
         changed = lambda images: augment(images, self.config.augment, batch.draw)  # noqa: E731
         text = batch.text
-        fake = generator(text, batch.noise)  # [B, 3, S, S]
+        drawn = fake = generator(text, batch.noise)  # [B, 3, S, S]
         false = self.mismatched(batch) if self.config.matching_aware else None  # [K, B, D]
         shown = torch.cat([changed(batch.images), changed(fake.detach().float())])  # [2B, 3, S, S]
         judged = discriminator(shown, torch.cat([text, text]), false)
@@ -557,9 +557,26 @@ class Gan:
             surprise = self.redescribe(fake, batch.captions).mean()
             recorded["redescription"] = surprise.detach()
             loss = loss + self.config.redescription * surprise
+        if self.config.mode_seeking:
+            likeness = self._likeness(batch, drawn)
+            recorded["likeness"] = likeness.detach()
+            loss = loss + self.config.mode_seeking * likeness
         update("generator", loss)
         discriminator.requires_grad_(True)
         return recorded | {"generator": loss.detach()}
+
+    def _likeness(self, batch: TrainingBatch, drawn: Tensor) -> Tensor:
+        """How alike two pictures of one caption are: the mean of -log |G(t, z) - G(t, z')|.
+
+        In the line of mao2019modeseeking, section 3.2, who minimize the inverse of that distance.
+        The logarithm asks every caption to come as much apart in proportion, be the thing small or
+        large; the inverse would ask most of what is smallest. For every second caption, and of
+        pictures reduced to S/2 x S/2, where noise of single pixels counts for little.
+        """
+        noise = torch.special.ndtri(batch.draw(batch.noise.shape[1])).to(batch.noise)  # [B, Z]
+        other = self.modules["generator"](batch.text[::2], noise[::2])  # [B/2, 3, S, S]
+        difference = functional.avg_pool2d(other.float() - drawn[::2].float(), 2)
+        return -(difference.abs().mean(dim=(1, 2, 3)) + 1e-3).log().mean()
 
     def _penalty(self, shown: Tensor, text: Tensor) -> Tensor:
         """The gradient penalty, at the pictures that the discriminator was shown."""

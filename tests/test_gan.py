@@ -184,6 +184,7 @@ def test_the_generator_learns_nothing_from_the_discriminators_update(part):
         ({"noise_dim": 0}, "noise_dim must be 1 or more, not 0"),
         ({"false_captions": 0}, "false_captions must be 1 or more"),
         ({"redescription": -1.0}, "redescription must be 0 or more, not -1.0"),
+        ({"mode_seeking": -0.1}, "mode_seeking must be 0 or more, not -0.1"),
         ({"pixel_steps": -1}, "pixel_steps must be 0 or more, not -1"),
         ({"pixel_draws": 0}, "pixel_draws must be 1 or more, not 0"),
         ({"redescription": float("nan")}, "redescription must be 0 or more, not nan"),
@@ -321,6 +322,45 @@ def test_with_several_noises_the_noise_chooses_what_the_caption_leaves_open():
             pictures = objective.modules["generator"](torch.zeros(64, 16), noise)
         spread.append(pictures.mean(dim=(1, 2, 3)).std().item())
     assert spread[0] < 0.25 < 0.5 < spread[1]
+
+
+def distance(objective, captions=64):
+    """Mean absolute difference of two pictures of a caption."""
+    chance = torch.Generator().manual_seed(1)
+    text, *noise = (torch.randn(captions, n, generator=chance) for n in (16, 8, 8))
+    with torch.no_grad():
+        first, second = (objective.modules["generator"](text, z) for z in noise)
+    return (first - second).abs().mean(dim=(1, 2, 3))
+
+
+def test_mode_seeking_brings_pictures_of_one_caption_apart(part):
+    apart, recorded = [], []
+    for weight in (0.0, 3.0):
+        objective, history = run(part, replace(SMALL, mode_seeking=weight), steps=30)
+        apart.append(distance(objective).log().mean())
+        recorded.append("likeness" in history.losses)
+    assert recorded == [False, True] and apart[1] > apart[0] + 0.5
+
+
+def test_mode_seeking_is_the_logarithm_of_how_far_two_pictures_are_apart():
+    """A picture is as bright as the first number of its noise, a chessboard of its second on it."""
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1  # [64, 64]
+    objective = Gan(replace(SMALL, mode_seeking=1), 16, 64)
+
+    def generator(text, noise):
+        flat, checked = noise[:, :1, None, None], noise[:, 1:2, None, None]
+        return (flat + checked * board).expand(-1, 3, 64, 64)
+
+    objective.modules["generator"] = generator
+    batch = TrainingBatch(
+        torch.zeros(9, 3, 64, 64), [""] * 9, None, None, text=torch.zeros(9, 16),
+        noise=torch.zeros(9, 8), step=1, chance=torch.Generator().manual_seed(0), rank=0,
+        processes=1,
+    )  # fmt: skip
+    found = objective._likeness(batch, generator(batch.text, batch.noise))
+    batch.chance.manual_seed(0)
+    first = torch.special.ndtri(batch.draw(8)[::2, 0]).abs()  # [5]
+    assert found.item() == pytest.approx(-(first + 1e-3).log().mean().item(), rel=1e-5)
 
 
 def test_a_run_resumed_among_its_first_steps_is_the_uninterrupted_one(part, tmp_path):
