@@ -11,9 +11,11 @@ list ("a red star and a blue heart") only by their attributes. The same captions
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -50,8 +52,25 @@ def shares(right: np.ndarray, stated: Sequence[Facts]) -> dict[str, Estimate]:
     return found
 
 
-def write(name: str, metric: str, found: dict[str, Estimate], **common: Any) -> None:
-    """Write the shares to the ledger, with what is common to their rows."""
+def write(
+    name: str,
+    metric: str,
+    found: dict[str, Estimate],
+    start: float,
+    seeds: Sequence[int],
+    extractor: str = "the oracle",
+) -> None:
+    """Write estimates to the ledger, with the command that this program was called by.
+
+    Args:
+        name: of the file, and the beginning of its rows' ids.
+        metric: beginning of the rows' metric.
+        found: estimates by what they are of.
+        start: of the program, by `time.perf_counter`.
+        seeds: that it used.
+        extractor: what read the pictures or texts.
+    """
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
     rows = [
         report.Row(
             id=f"{name}-{report.slug(kind)}",
@@ -62,7 +81,10 @@ def write(name: str, metric: str, found: dict[str, Estimate], **common: Any) -> 
             data="scenes",
             split="val",
             hardware=runtime.hardware(),
-            **common,
+            seeds=tuple(seeds),
+            extractor=extractor,
+            seconds=round(time.perf_counter() - start, 1),
+            command=shlex.join(command),
         )
         for kind, share in found.items()
     ]
@@ -85,13 +107,7 @@ def main() -> None:
     stated = [held.facts[row] for row in rows]
     found = shares((scene_accuracy.judge(drawn.images, stated) != 0).all(axis=1), stated)
     if name is not None:
-        write(
-            name, f"{arguments.model}: scene accuracy", found,
-            seeds=drawn.seeds, extractor="the oracle",
-            seconds=round(time.perf_counter() - start, 1),
-            command=f"python benchmarks/arrangements.py --model {arguments.model} --samples "
-            f"{arguments.samples} --ledger {name}",
-        )  # fmt: skip
+        write(name, f"{arguments.model}: scene accuracy", found, start, drawn.seeds)
 
 
 if __name__ == "__main__":

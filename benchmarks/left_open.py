@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -49,7 +48,10 @@ def habits(found: list[Scene], stated: list[Facts]) -> dict[str, Estimate]:
             for scene, facts in pairs
             if len(facts["objects"]) == 1 and name not in facts["objects"][0] and scene.objects
         ]
-    return {name: bootstrap_interval(commonest, np.array(told)) for name, told in answers.items()}
+    return {
+        name: bootstrap_interval(commonest, np.array(told), limits=(0, 1))
+        for name, told in answers.items()
+    }
 
 
 def main() -> None:
@@ -69,17 +71,10 @@ def main() -> None:
     stated, found = [held.facts[row] for row in rows], {}
     for judged, images in ((arguments.model, drawn.images), ("real", real)):
         for what, share in habits(scene_accuracy.read_scenes(images), stated).items():
-            low, high = share.interval
-            found[f"{judged}, {what}"] = replace(share, interval=(max(low, 0), min(high, 1)))
+            found[f"{judged}, {what}"] = share
             print(f"{judged}, commonest {what} where none is named: {share}, {share.samples}")
     if name is not None:
-        write(
-            name, "commonest where none is named", found,
-            seeds=drawn.seeds, extractor="the oracle",
-            seconds=round(time.perf_counter() - start, 1),
-            command=f"python benchmarks/left_open.py --model {arguments.model} --samples "
-            f"{arguments.samples} --ledger {name}",
-        )  # fmt: skip
+        write(name, "commonest where none is named", found, start, drawn.seeds)
 
 
 if __name__ == "__main__":

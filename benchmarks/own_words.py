@@ -74,7 +74,7 @@ def main() -> None:
         if judged == arguments.model:
             parts |= {name: whole[numbers == k] for k, name in scene_accuracy.NUMBERS.items()}
         for name, right in parts.items():
-            share = bootstrap_interval(lambda part: float(part.mean()), right.astype(np.float64))
+            share = bootstrap_interval(np.mean, right.astype(np.float64), limits=(0, 1))
             low, high = share.interval
             told = f"{share.value:.1%} ({low:.1%} to {high:.1%})"
             print(f"{judged}, {name}: {told}, {len(right)} captions")
@@ -83,7 +83,7 @@ def main() -> None:
                     id=f"own-words-{judged}-{name}".replace(" ", "-"),
                     metric=f"{judged}: everything right that a caption worded by hand states, "
                     f"share, {name}",
-                    value=share.value, interval=(max(low, 0.0), min(high, 1.0)),
+                    value=share.value, interval=share.interval,
                     samples=right.size, seeds=(0,), split="own_words.txt", extractor="oracle",
                     data="scenes", hardware=runtime.hardware(),
                     seconds=round(time.perf_counter() - start, 1),

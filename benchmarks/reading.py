@@ -64,13 +64,8 @@ def main() -> None:
         right = heads.right(parts_asked, labels_asked).numpy()
     found = arrangements.shares(right, held.facts)
     if name is not None:
-        arrangements.write(
-            name, f"{arguments.model}: everything read", found,
-            seeds=[SEED], extractor="linear layers on the parts",
-            seconds=round(time.perf_counter() - start, 1),
-            command=f"python benchmarks/reading.py --model {arguments.model} --count "
-            f"{arguments.count} --ledger {name}",
-        )  # fmt: skip
+        metric, extractor = f"{arguments.model}: everything read", "linear layers on the parts"
+        arrangements.write(name, metric, found, start, [SEED], extractor)
 
 
 if __name__ == "__main__":

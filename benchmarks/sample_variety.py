@@ -98,13 +98,7 @@ def main() -> None:
             found[f"{judged}, {what}"] = bootstrap_interval(lambda v: np.sqrt(v.mean()), squares)
             print(f"{judged}, {what}: {found[f'{judged}, {what}']}")
     if name is not None:
-        write(
-            name, "deviation within a caption", found,
-            seeds=drawn.seeds, extractor="the oracle",
-            seconds=round(time.perf_counter() - start, 1),
-            command=f"python benchmarks/sample_variety.py --model {arguments.model} --captions "
-            f"{arguments.captions} --count {count} --ledger {name}",
-        )  # fmt: skip
+        write(name, "deviation within a caption", found, start, drawn.seeds)
 
 
 if __name__ == "__main__":

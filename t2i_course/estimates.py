@@ -46,6 +46,7 @@ def bootstrap_interval(
     repeats: int = 200,
     seed: int = 0,
     halves: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
     """Draw from the samples again and again, and see how much a statistic varies.
 
@@ -61,6 +62,8 @@ def bootstrap_interval(
         halves: draw half of each sample without replacement, in place of all of it with
             replacement. For means the spread is the same (the jackknife that leaves half out; Shao
             and Wu, 1989), and no sample occurs twice, which statistics of neighbours need.
+        limits: least and greatest value that the statistic can have, such as (0, 1) for a share;
+            the interval is cut off there.
     """
     value, size = float(statistic(*samples)), min(map(len, samples))
     if repeats == 0:
@@ -73,7 +76,8 @@ def bootstrap_interval(
         ]
         drawn.append(statistic(*(s[row] for s, row in zip(samples, rows, strict=True))))
     low, high = value + np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn)
-    return Estimate(value, (min(float(low), value), max(float(high), value)), size)
+    low, high = max(float(low), limits[0]), min(float(high), limits[1])
+    return Estimate(value, (min(low, value), max(high, value)), size)
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:

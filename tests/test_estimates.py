@@ -37,6 +37,14 @@ def test_bias_does_not_shift_the_interval_away_from_the_value():
     assert found.interval[0] < found.value < found.interval[1]
 
 
+def test_an_interval_ends_where_the_statistic_can_go_no_further():
+    sample = np.array([1.0] * 5 + [0.0] * 5)
+    commoner = lambda part: max(part.mean(), 1 - part.mean())  # noqa: E731
+    free = bootstrap_interval(commoner, sample, repeats=500)
+    cut = bootstrap_interval(commoner, sample, repeats=500, limits=(0.5, 1))
+    assert free.interval[0] < 0.5 and cut == Estimate(0.5, (0.5, free.interval[1]), 10)
+
+
 def test_no_repeats_no_interval():
     found = bootstrap_interval(np.mean, np.arange(5.0), repeats=0)
     assert found == Estimate(2.0, None, 5) and str(found) == "2"
