@@ -2,15 +2,20 @@
 
     python benchmarks/own_words.py --model gan            prints the figures
     python benchmarks/own_words.py --model gan --ledger   writes them to data/results/own_words.json
+    python benchmarks/own_words.py --file other_words.txt --ledger    to other_words.json
 
-`own_words.txt` holds the captions, from the vocabulary of the training captions, each with what it
-states. Each is drawn from five noise vectors, rounded to 8 bits and read by the oracle. The
-interval is a bootstrap over captions. A second row gives every picture another caption's facts.
+`own_words.txt` holds captions worded by hand, from the vocabulary of the training captions, each
+with what it states. Those of `other_words.txt` a language model worded, which was given vocabulary
+and facts and had seen neither the grammar nor any other caption of the project. Each is drawn from
+five noise vectors, rounded to 8 bits and read by the oracle. The interval is a bootstrap over
+captions. A second row gives every picture another caption's facts.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -50,11 +55,13 @@ def main() -> None:
     """Draw, read and compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="gan", help="a checkpoint (gan)")
+    parser.add_argument("--file", default=FILE.name, help=f"in benchmarks/ ({FILE.name})")
     parser.add_argument("--count", type=int, default=5, help="pictures of each caption (5)")
     parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
     arguments = parser.parse_args()
     start, settings = time.perf_counter(), runtime.settings()
-    texts, facts = zip(*read_file(), strict=True)
+    file = FILE.with_name(arguments.file)
+    texts, facts = zip(*read_file(file), strict=True)
     generator, encoder, card = generation.load_model(arguments.model, settings.device)
     for note in generation.check_prompts(encoder, texts, card):
         print("note:", note)
@@ -80,18 +87,18 @@ def main() -> None:
             print(f"{judged}, {name}: {told}, {len(right)} captions")
             rows.append(
                 report.Row(
-                    id=f"own-words-{judged}-{name}".replace(" ", "-"),
-                    metric=f"{judged}: everything right that a caption worded by hand states, "
+                    id=f"{file.stem}-{judged}-{name}".replace(" ", "-").replace("_", "-"),
+                    metric=f"{judged}: everything right that a caption of {file.name} states, "
                     f"share, {name}",
                     value=share.value, interval=share.interval,
-                    samples=right.size, seeds=(0,), split="own_words.txt", extractor="oracle",
+                    samples=right.size, seeds=(0,), split=file.name, extractor="oracle",
                     data="scenes", hardware=runtime.hardware(),
                     seconds=round(time.perf_counter() - start, 1),
-                    command=f"python benchmarks/own_words.py --model {arguments.model} --ledger",
+                    command=shlex.join(["python", "benchmarks/own_words.py", *sys.argv[1:]]),
                 )
             )  # fmt: skip
     if arguments.ledger:
-        print(f"written: {report.add_rows('own_words.json', rows).name}")
+        print(f"written: {report.add_rows(f'{file.stem}.json', rows).name}")
 
 
 if __name__ == "__main__":
