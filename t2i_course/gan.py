@@ -511,8 +511,8 @@ class Gan:
 
         noise = batch.noise
         if (more := self.config.pixel_draws - 1) > 0:
-            drawn = torch.special.ndtri(batch.draw(more, noise.shape[1])).to(noise)  # [B, K-1, Z]
-            tried = torch.cat([noise[:, None], drawn], dim=1)  # [B, K, Z]
+            others = batch.draw_noise(more, noise.shape[1])  # [B, K-1, Z]
+            tried = torch.cat([noise[:, None], others], dim=1)  # [B, K, Z]
             with torch.no_grad():
                 nearest = torch.stack([error(z) for z in tried.unbind(1)]).argmin(dim=0)  # [B]
             noise = tried[torch.arange(len(tried), device=tried.device), nearest]
@@ -573,7 +573,7 @@ class Gan:
         large; the inverse would ask most of what is smallest. For every second caption, and of
         pictures reduced to S/2 x S/2, where noise of single pixels counts for little.
         """
-        noise = torch.special.ndtri(batch.draw(batch.noise.shape[1])).to(batch.noise)  # [B, Z]
+        noise = batch.draw_noise(batch.noise.shape[1])  # [B, Z]
         other = self.modules["generator"](batch.text[::2], noise[::2])  # [B/2, 3, S, S]
         difference = functional.avg_pool2d(other.float() - drawn[::2].float(), 2)
         return -(difference.abs().mean(dim=(1, 2, 3)) + 1e-3).log().mean()

@@ -58,6 +58,10 @@ class TrainingBatch(Batch):
         drawn = torch.rand(size, generator=self.chance, dtype=torch.float64)
         return drawn.chunk(self.processes)[self.rank]
 
+    def draw_noise(self, *shape: int) -> Tensor:
+        """Draw more noise for each picture, standard normal: [B, *shape], as `noise` is."""
+        return torch.special.ndtri(self.draw(*shape)).to(self.noise)
+
     def parts(self, number: int) -> list[TrainingBatch]:
         """Divide the batch into so many of equal size, for a step that does not fit the memory."""
         size = len(self.captions) // number
