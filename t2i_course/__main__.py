@@ -149,6 +149,16 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add("--reading-steps", type=int, help="steps in which linear layers read the facts")
     _add_common(encoder)
 
+    wordings = commands.add_parser("wordings", help="teach a copy of a GAN's text encoder freer "
+        "wordings, for its prompts")  # fmt: skip
+    add = wordings.add_argument
+    add("--model", metavar="NAME|PATH", default="gan", help="trained on scenes, with parts; its "
+        "card names the copy then; default: %(default)s")  # fmt: skip
+    add("--steps", type=int, default=6000, help="default: %(default)s")
+    add("--output", metavar="NAME|PATH", default="my-caption-bert-free", help="a new folder, in "
+        "data/encoders, or a path; default: %(default)s")  # fmt: skip
+    _add_common(wordings)
+
     judge = commands.add_parser("judge", help="train a network that judges pictures")
     add = judge.add_argument
     add("network", choices=("scene-features", "caption-matcher", "photo-features", "captioner",
@@ -351,6 +361,21 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
     return 0
 
 
+def teach_wordings(args: argparse.Namespace) -> int:
+    """Teach the encoder of a GAN's prompts freer wordings."""
+    from t2i_course import wording_lessons
+
+    if args.steps < 10:
+        raise ValueError(f"--steps {args.steps}: 10 are needed at least")
+    folder = wording_lessons.teach_wordings(
+        args.model, args.output, args.steps, seed=args.seed, device=args.device,
+        command=shlex.join(["python", "-m", "t2i_course", *args.argv]),
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    say(f"encoder: {folder}")
+    return 0
+
+
 def train_judge(args: argparse.Namespace) -> int:
     """Train scene-features, photo-features, the caption-matcher, the captioner or a part-judge."""
     from t2i_course import (
@@ -418,7 +443,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {
         "doctor": doctor, "download": download, "convert": convert, "train": train,
         "generate": generate, "evaluate": evaluate, "encoder": pretrain_encoder,
-        "judge": train_judge,
+        "wordings": teach_wordings, "judge": train_judge,
     }  # fmt: skip
     show_warning = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: note(str(message))

@@ -334,6 +334,26 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     return _read_card(_with_suffix(checkpoint_path(name_or_path), ".json"))
 
 
+def name_prompt_encoder(name_or_path: str | os.PathLike[str], encoder: Mapping[str, str]) -> None:
+    """Write into a model card by which encoder prompts are read, if not by that of the training.
+
+    Args:
+        name_or_path: as `checkpoint_path` takes it.
+        encoder: its name, fingerprint and pooling; "words", if it has been taught more than the
+            captions of the training have.
+
+    Raises:
+        FileNotFoundError: no such card.
+        ValueError: it is not a model card, or something is missing.
+    """
+    file = _with_suffix(checkpoint_path(name_or_path), ".json")
+    card = _read_card(file) | {"prompt_encoder": dict(encoder)}
+    _check_card(card, str(file))
+    with runtime.atomic_file(file) as part:
+        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
 def origin(card: Mapping[str, Any]) -> dict[str, Any]:
     """What the card of later weights says of those that they began with."""
     told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
@@ -365,8 +385,9 @@ def _check_card(card: Any, where: str) -> None:
     if not isinstance(card, dict) or (missing := [f for f in CARD_FIELDS if f not in card]):
         lacks = f"lacks {', '.join(missing)}" if isinstance(card, dict) else "is no JSON object"
         raise ValueError(f"{where} {lacks}: a model card needs {', '.join(CARD_FIELDS)}")
-    encoder = card["encoder"]
-    if not isinstance(encoder, dict) or not {"name", "fingerprint", "pooling"} <= encoder.keys():
-        raise ValueError(f"{where}: encoder needs name, fingerprint and pooling, not {encoder!r}")
+    for name in ("encoder", "prompt_encoder"):
+        named = card.get(name, card["encoder"])
+        if not isinstance(named, dict) or not {"name", "fingerprint", "pooling"} <= named.keys():
+            raise ValueError(f"{where}: {name} needs name, fingerprint and pooling, not {named!r}")
     if not isinstance(card["config"], dict):
         raise ValueError(f"{where}: config must hold the model's arguments, not a list or a text")

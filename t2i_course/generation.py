@@ -73,7 +73,10 @@ def load_model(
     device: torch.device | str | None = None,
     truncation: float = 1.0,
 ) -> tuple[nn.Module, TextEncoder, dict[str, Any]]:
-    """Load a trained generator together with the text encoder that it was trained with.
+    """Load a trained generator together with the text encoder that reads its prompts.
+
+    That is the encoder that it was trained with, unless its card names another that was taught to
+    give the features of that one (`t2i_course.wording_lessons`).
 
     Args:
         name_or_path: as `checkpoint_path` takes it.
@@ -85,8 +88,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: the checkpoint or the encoder is missing.
-        ValueError: the checkpoint is damaged, the encoder is not the one of the training, or the
-            generator cannot be truncated so.
+        ValueError: the checkpoint is damaged, the encoder is not the one that its card names, or
+            the generator cannot be truncated so.
     """
     generator, card = load_generator(name_or_path, device, GENERATORS)
     if not 0 <= truncation <= 1:
@@ -98,7 +101,8 @@ def load_model(
                 "the style decoder's"
             )
         generator.truncation = truncation
-    encoder = load_trained_encoder(card["encoder"], str(name_or_path), device)
+    named = card.get("prompt_encoder", card["encoder"])
+    encoder = load_trained_encoder(named, str(name_or_path), device)
     return generator, encoder, card
 
 
@@ -110,8 +114,9 @@ def check_prompts(
     Args:
         encoder: of the generator.
         prompts: what is to be drawn.
-        card: of the generator; its "words" are those of the captions that it was trained with. An
-            encoder knows more words than the generator that learns from it ever gets to draw.
+        card: of the generator; its "words" are those of the captions that it was trained with, and
+            of those that were taught to the encoder of its prompts. An encoder knows more words
+            than the generator that learns from it ever gets to draw.
 
     Returns:
         A note for each prompt with such words.
@@ -119,7 +124,10 @@ def check_prompts(
     Raises:
         ValueError: a prompt is too long.
     """
-    known, notes = set((card or {}).get("words", "").split()), []
+    card, notes = card or {}, []
+    known = set(card.get("words", "").split())
+    if known:
+        known.update(card.get("prompt_encoder", {}).get("words", "").split())
     for prompt in prompts:
         length = count_tokens(encoder, prompt)
         if length > encoder.max_tokens:

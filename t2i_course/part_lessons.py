@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from t2i_course import captions, checkpoints, generation, mismatched_captions, runtime, scenes
+from t2i_course import captions, checkpoints, mismatched_captions, runtime, scenes
 from t2i_course.caption_parts import PARTS
 from t2i_course.data import find_data, pack, resolve_data, to_float
 from t2i_course.differentiable_augmentation import augment
 from t2i_course.gan import Discriminator
 from t2i_course.shared_pictures import learnt_from
-from t2i_course.text_encoder import TextEncoder, card_entry
+from t2i_course.style_decoder import GENERATORS
+from t2i_course.text_encoder import TextEncoder, card_entry, load_trained_encoder
 
 RATE = 1e-3  # the highest
 
@@ -94,9 +95,10 @@ def teach_part_judge(
     place, folder = runtime.choose_device(device), resolve_data(data)
     if not scenes.are_in(folder):
         raise ValueError(f"a part-judge learns from scenes: no file of {data} states facts")
-    generator, encoder, _ = generation.load_model(begin, device=place)
+    generator, card = checkpoints.load_generator(begin, place, GENERATORS)
     if getattr(generator, "reader", None) is None:
         raise ValueError(f"{begin} has no parts: train it with --set parts=on first")
+    encoder = load_trained_encoder(card["encoder"], begin, place)
     file = checkpoints.discriminator_path(begin)
     earlier, card = checkpoints.load_generator(file, place, {Discriminator.name: Discriminator})
     learn, held = (

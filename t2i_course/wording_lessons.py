@@ -1,0 +1,262 @@
+"""Lessons in reading for prompts: freer wordings get the features that the grammar's would have.
+
+A generator understands the sentence features of the captions that it was trained with, and those
+come from one grammar. A copy of its text encoder learns to give what people word otherwise the
+feature of the grammar's wording, while it goes on to give the grammar's wordings their own: a
+student that follows a teacher on a sentence and on its translation (reimers2020multilingual,
+section 2; here the translation is another wording). No picture is used, and the generator stands
+still.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from t2i_course import checkpoints, runtime
+from t2i_course.caption_parts import CaptionReader, PartHeads, labels_of
+from t2i_course.captions import Facts, choose_facts, groups_of, word_facts
+from t2i_course.free_wording import word_freely
+from t2i_course.generation import caption_words
+from t2i_course.scenes import CROWDED, sample_scene
+from t2i_course.style_decoder import GENERATORS
+from t2i_course.text_encoder import TextEncoder, card_entry, load_trained_encoder
+
+RATE = 4e-4
+KEPT = 4  # of a batch, every fourth caption is also read in the grammar's wording
+UNSEEN = 0.3  # share of those that use the words of no training caption, as in pre-training
+PLAIN = 2  # wordings of the grammar, the nearest of which is the aim
+LABELS = 0.05  # weight of reading all facts from the parts
+SORTED = 4  # batches drawn at once, so that captions of like length share one
+HELD, TAUGHT = 1_000, 4_000  # captions that measure, and that teach the linear layers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a generator gets of captions: sentence features [B, D] and their parts [B, 4, 64]."""
+
+    sentence: Tensor
+    parts: Tensor
+
+    def distance(self, other: Reading, deviation: Tensor) -> Tensor:
+        """Squared distance to another reading [..., B], in deviations [D] of the features."""
+        sentence = ((self.sentence - other.sentence) / deviation).square().mean(dim=-1)
+        return sentence + (self.parts - other.parts).square().mean(dim=(-1, -2))
+
+
+def draw_facts(count: int, rng: random.Random) -> list[Facts]:
+    """Draw what captions state: every other one has one, two or three kinds of things, by turns."""
+    drawn: list[Facts] = []
+    while len(drawn) < count:
+        facts, turn = choose_facts(sample_scene(rng, shares=CROWDED), rng), len(drawn) % 6
+        if turn > 2 or len(groups_of(facts)) == turn + 1:
+            drawn.append(facts)
+    return drawn
+
+
+def draw_lessons(batch_size: int, rng: random.Random) -> Iterator[tuple[list[Facts], list[str]]]:
+    """Draw facts and freer wordings of them for ever; captions of like length share a batch."""
+    while True:
+        facts = draw_facts(SORTED * batch_size, rng)
+        pairs = sorted(((f, word_freely(f, rng)) for f in facts), key=lambda pair: len(pair[1]))
+        starts = list(range(0, len(pairs), batch_size))
+        rng.shuffle(starts)
+        for start in starts:
+            stated, texts = zip(*pairs[start : start + batch_size], strict=True)
+            yield list(stated), list(texts)
+
+
+def read(encoder: TextEncoder, reader: CaptionReader, texts: list[str]) -> Reading:
+    """What a generator with this reader gets of captions."""
+    sentence = encoder(texts).sentence.float()
+    return Reading(sentence, reader(sentence))
+
+
+def teach_wordings(
+    model: str | os.PathLike[str] = "gan",
+    output: str | os.PathLike[str] = "my-caption-bert-free",
+    steps: int = 6_000,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Teach a copy of a GAN's text encoder freer wordings, and name it in the GAN's card.
+
+    The loss of a caption is the distance of what the copy reads to the nearest of two wordings of
+    the grammar, as the encoder of the training reads them; that distance again, for some captions
+    of the grammar, to themselves; and 0.05 times the cross-entropy of all facts, read from the
+    parts by linear layers that have learnt on the grammar's wordings and stand still.
+
+    Args:
+        model: a GAN with parts, trained on scenes; `generation.load_model` takes the copy for its
+            prompts from then on.
+        output: name in `data/encoders`, or a path: a new folder.
+        steps: of AdamW, its rate rising to 4e-4 and falling to 0.
+        batch_size: captions a step.
+        seed: of the captions.
+        device: as `runtime.choose_device` takes it.
+        command: that does it again, for the cards.
+        progress: show a bar.
+
+    Returns:
+        The encoder's folder.
+
+    Raises:
+        FileExistsError: the output folder is there already.
+        FileNotFoundError: as `checkpoints.load_generator`.
+        ValueError: as there; the GAN has no parts, or was trained on photos.
+    """
+    path = Path(output).expanduser()
+    folder = runtime.data_folder() / "encoders" / path if len(path.parts) == 1 else path
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already: move it, or name another --output")
+    place = runtime.choose_device(device)
+    generator, card = checkpoints.load_generator(model, place, GENERATORS)
+    reader = getattr(generator, "reader", None)
+    if reader is None:
+        raise ValueError(f"{model} has no parts: train it with --set parts=on first")
+    if card["data"] != "scenes":
+        raise ValueError(f"{model} was trained on {card['data']}: only scenes have a grammar")
+    teacher = load_trained_encoder(card["encoder"], str(model), place)
+    student = TextEncoder(teacher.name, teacher.pooling, frozen=False, device=place).train()
+    runtime.seed_everything(seed)
+    rng, start = random.Random(f"wordings {seed}"), time.perf_counter()
+    heads, deviation = _heads(teacher, reader, rng)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=steps, pct_start=max(0.05, 2 / steps)
+    )
+    autocast = torch.autocast(place.type, torch.bfloat16, enabled=runtime.bf16_pays(place))
+    lessons, words, losses = draw_lessons(batch_size, rng), Counter(), []
+    for _ in (bar := tqdm(range(steps), desc="wordings", unit="step", disable=not progress)):
+        facts, free = next(lessons)
+        kept = [word_facts(f, rng, rng.random() < UNSEEN) for f in facts[::KEPT]]
+        plain = [word_facts(f, rng) for _ in range(PLAIN) for f in facts]
+        words.update(word for text in free for word in caption_words(text))
+        with torch.no_grad(), autocast:
+            aims = read(teacher, reader, plain + kept)
+        with autocast:
+            found = read(student, reader, free + kept)
+        labels = torch.tensor([labels_of(f) for f in facts + facts[::KEPT]], device=place)
+        loss = _loss(found, aims, len(facts), deviation)
+        loss = loss + LABELS * heads.loss(found.parts.float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    seconds = time.perf_counter() - start
+    student.eval().requires_grad_(False)
+    held = draw_facts(HELD, random.Random(f"held wordings {seed}"))
+    shares = {}
+    for name, encoder in (("before", teacher), ("after", student)):
+        for kind, word in (("the grammar's", word_facts), ("freer", word_freely)):
+            texts = [word(f, rng) for f in held]
+            shares[f"{kind} wordings read right, {name}"] = _right(
+                heads, encoder, reader, texts, held
+            )
+    told = {
+        "model": f"a copy of {teacher.name}, taught freer wordings for prompts",
+        "data": "captions of the course's grammar, and of its freer wordings (text alone)",
+        "begun_with": card_entry(teacher),
+        "reader_of": card["sha256"],
+        "seed": seed,
+        "batch_size": batch_size,
+        "steps": steps,
+        "seconds": round(seconds),
+        "losses": {"wordings": round(float(np.mean(losses[-100:])), 4)},
+        "metrics": {name: round(share, 4) for name, share in shares.items()},
+        "command": command,
+        "hardware": runtime.hardware(),
+        "torch": torch.__version__,
+        "license": "CC BY 4.0",
+    }  # fmt: skip
+    _save(folder, student, told)
+    student.name = str(output)
+    checkpoints.name_prompt_encoder(
+        model, {**card_entry(student), "words": " ".join(sorted(words))}
+    )
+    return folder
+
+
+def _heads(
+    teacher: TextEncoder, reader: CaptionReader, rng: random.Random
+) -> tuple[PartHeads, Tensor]:
+    """Linear layers that read the grammar's captions, and the deviation [D] of their features."""
+    facts = draw_facts(TAUGHT, rng)
+    with torch.no_grad():
+        readings = [
+            read(teacher, reader, [word_facts(f, rng) for f in facts[k : k + 256]])
+            for k in range(0, TAUGHT, 256)
+        ]
+    parts = torch.cat([reading.parts for reading in readings])  # [N, 4, 64]
+    labels = torch.tensor([labels_of(f) for f in facts], device=parts.device)
+    heads = PartHeads().to(parts.device)
+    heads.learn(lambda rows: parts[rows], labels, heads, steps=800, rate=1e-2)
+    return heads.requires_grad_(False), torch.cat([r.sentence for r in readings]).std(dim=0)
+
+
+def _loss(found: Reading, aims: Reading, count: int, deviation: Tensor) -> Tensor:
+    """Mean distance of freer wordings to the nearest aim, plus that of kept ones to their own.
+
+    Args:
+        found: of `count` freer wordings, then of K kept ones.
+        aims: of `count` captions in `PLAIN` wordings, one wording after the other, then of the
+            kept ones.
+        count: of freer wordings.
+        deviation: [D], of the features.
+    """
+    split = PLAIN * count
+    free, kept = (
+        Reading(found.sentence[s], found.parts[s]) for s in (slice(count), slice(count, None))
+    )
+    plain = Reading(
+        aims.sentence[:split].unflatten(0, (PLAIN, count)),
+        aims.parts[:split].unflatten(0, (PLAIN, count)),
+    )
+    nearest = free.distance(plain, deviation).min(dim=0).values  # [B]
+    same = kept.distance(Reading(aims.sentence[split:], aims.parts[split:]), deviation)  # [K]
+    return nearest.mean() + same.mean()
+
+
+@torch.no_grad()
+def _right(
+    heads: PartHeads,
+    encoder: TextEncoder,
+    reader: CaptionReader,
+    texts: list[str],
+    facts: list[Facts],
+) -> float:
+    """The share of captions of which the linear layers read everything right."""
+    right = []
+    for k in range(0, len(texts), 256):
+        labels = torch.tensor([labels_of(f) for f in facts[k : k + 256]], device=encoder.device)
+        right.append(heads.right(read(encoder, reader, texts[k : k + 256]).parts, labels))
+    return float(torch.cat(right).float().mean())
+
+
+def _save(folder: Path, encoder: TextEncoder, card: dict[str, object]) -> None:
+    """Write weights, vocabulary and card.json, all or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with runtime.atomic_folder(folder) as unfinished:
+        encoder.tokenizer.save_pretrained(unfinished)
+        encoder.bert.save_pretrained(unfinished)
+        digest = hashlib.sha256((unfinished / "model.safetensors").read_bytes()).hexdigest()
+        text = json.dumps({**card, "sha256": digest}, indent=2) + "\n"
+        (unfinished / "card.json").write_text(text, encoding="utf-8", newline="\n")
