@@ -3,6 +3,7 @@
     python benchmarks/own_words.py --model gan            prints the figures
     python benchmarks/own_words.py --model gan --ledger   writes them to data/results/own_words.json
     python benchmarks/own_words.py --file other_words.txt --ledger    to other_words.json
+    python benchmarks/own_words.py --training-encoder    read by the encoder of the GAN's training
 
 `own_words.txt` holds captions worded by hand, from the vocabulary of the training captions, each
 with what it states. Those of `other_words.txt` a language model worded, which was given vocabulary
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from t2i_course import captions, generation, report, runtime, scene_accuracy
+from t2i_course import captions, generation, report, runtime, scene_accuracy, text_encoder
 from t2i_course.estimates import bootstrap_interval
 
 FILE = Path(__file__).with_name("own_words.txt")
@@ -56,6 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="gan", help="a checkpoint (gan)")
     parser.add_argument("--file", default=FILE.name, help=f"in benchmarks/ ({FILE.name})")
+    parser.add_argument("--training-encoder", action="store_true", help="read the captions by the "
+        "encoder that the generator was trained with, not by that of its prompts")  # fmt: skip
     parser.add_argument("--count", type=int, default=5, help="pictures of each caption (5)")
     parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
     arguments = parser.parse_args()
@@ -63,6 +66,10 @@ def main() -> None:
     file = FILE.with_name(arguments.file)
     texts, facts = zip(*read_file(file), strict=True)
     generator, encoder, card = generation.load_model(arguments.model, settings.device)
+    reads = arguments.model
+    if arguments.training_encoder:
+        encoder = text_encoder.load_trained_encoder(card["encoder"], reads, settings.device)
+        reads += ", encoder of its training"
     for note in generation.check_prompts(encoder, texts, card):
         print("note:", note)
     images = torch.cat(list(generation.sample(generator, encoder, texts, arguments.count)))
@@ -71,14 +78,14 @@ def main() -> None:
     numbers = np.array([len(stated["objects"]) for stated in facts])
     others = scene_accuracy.derangement(np.repeat(np.arange(len(facts)), arguments.count))
     rows = []
-    for judged, stated in (
-        (arguments.model, repeated),
-        ("shuffled captions", [repeated[k] for k in others]),
-    ):
+    compared = [(reads, repeated)]
+    if not arguments.training_encoder:
+        compared.append(("shuffled captions", [repeated[k] for k in others]))
+    for judged, stated in compared:
         verdicts = scene_accuracy.check_scenes(found, stated)
         whole = (verdicts != 0).all(axis=1).reshape(len(facts), -1)  # [captions, pictures]
         parts = {"all": whole}
-        if judged == arguments.model:
+        if judged == reads:
             parts |= {name: whole[numbers == k] for k, name in scene_accuracy.NUMBERS.items()}
         for name, right in parts.items():
             share = bootstrap_interval(np.mean, right.astype(np.float64), limits=(0, 1))
@@ -87,7 +94,7 @@ def main() -> None:
             print(f"{judged}, {name}: {told}, {len(right)} captions")
             rows.append(
                 report.Row(
-                    id=f"{file.stem}-{judged}-{name}".replace(" ", "-").replace("_", "-"),
+                    id=report.slug(f"{file.stem} {judged} {name}"),
                     metric=f"{judged}: everything right that a caption of {file.name} states, "
                     f"share, {name}",
                     value=share.value, interval=share.interval,

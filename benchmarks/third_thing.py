@@ -87,7 +87,8 @@ def main() -> None:
     arguments = parser.parse_args()
     name = report.check_name(arguments.ledger)
     start, device = time.perf_counter(), runtime.settings().device
-    generator, encoder, card = generation.load_model(arguments.model, device=device)
+    generator, prompt_encoder, card = generation.load_model(arguments.model, device=device)
+    encoder = text_encoder.load_trained_encoder(card["encoder"], arguments.model, device)
     path = checkpoints.discriminator_path(arguments.model)
     judge, _ = checkpoints.load_generator(path, device, {"discriminator": gan.Discriminator})
     teller = captioner.load_captioner(encoder, arguments.captioner, device)
@@ -110,7 +111,7 @@ def main() -> None:
             higher, lower = judge(shown, told[0], told[1][None])
             logits.append((higher > lower[0]).cpu())
     nats = [captioner.surprises(teller, encoder, images, told) for told in (true, false)]
-    drawn = judged_pictures.draw_captions(arguments.model, generator, encoder, held, rows)
+    drawn = judged_pictures.draw_captions(arguments.model, generator, prompt_encoder, held, rows)
     found = scene_accuracy.read_scenes(drawn.images)
     answers = [places(facts, scene) for facts, scene in zip(stated, found, strict=True)]
     stand = np.array([answer for answer in answers if answer is not None])  # [M, 2]

@@ -154,7 +154,7 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add = wordings.add_argument
     add("--model", metavar="NAME|PATH", default="gan", help="trained on scenes, with parts; its "
         "card names the copy then; default: %(default)s")  # fmt: skip
-    add("--steps", type=int, default=6000, help="default: %(default)s")
+    add("--steps", type=int, default=4000, help="default: %(default)s")
     add("--output", metavar="NAME|PATH", default="my-caption-bert-free", help="a new folder, in "
         "data/encoders, or a path; default: %(default)s")  # fmt: skip
     _add_common(wordings)

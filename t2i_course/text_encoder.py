@@ -333,7 +333,7 @@ def card_entry(encoder: TextEncoder) -> dict[str, str]:
 def load_trained_encoder(
     named: Mapping[str, str], network: str, device: torch.device | str | None = None
 ) -> TextEncoder:
-    """Load the text encoder that a network was trained with.
+    """Load the text encoder that a network reads by.
 
     Args:
         named: what `card_entry` gave for the network's model card.
@@ -347,7 +347,7 @@ def load_trained_encoder(
     encoder = TextEncoder(named["name"], pooling=named["pooling"], device=device)
     if encoder.fingerprint != named["fingerprint"]:
         raise ValueError(
-            f"{network} was trained with another encoder {named['name']!r} (fingerprint "
+            f"{network} reads by another encoder {named['name']!r} (fingerprint "
             f"{named['fingerprint']}, here {encoder.fingerprint}): restore that encoder, or train "
             "anew"
         )

@@ -41,6 +41,7 @@ PLAIN = 2  # wordings of the grammar, the nearest of which is the aim
 LABELS = 0.05  # weight of reading all facts from the parts
 SORTED = 4  # batches drawn at once, so that captions of like length share one
 HELD, TAUGHT = 1_000, 4_000  # captions that measure, and that teach the linear layers
+HEAD_STEPS = 800  # of the linear layers
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def read(encoder: TextEncoder, reader: CaptionReader, texts: list[str]) -> Readi
 def teach_wordings(
     model: str | os.PathLike[str] = "gan",
     output: str | os.PathLike[str] = "my-caption-bert-free",
-    steps: int = 6_000,
+    steps: int = 4_000,
     batch_size: int = 64,
     seed: int = 0,
     device: str | None = None,
@@ -208,7 +209,7 @@ def _heads(
     parts = torch.cat([reading.parts for reading in readings])  # [N, 4, 64]
     labels = torch.tensor([labels_of(f) for f in facts], device=parts.device)
     heads = PartHeads().to(parts.device)
-    heads.learn(lambda rows: parts[rows], labels, heads, steps=800, rate=1e-2)
+    heads.learn(lambda rows: parts[rows], labels, heads, HEAD_STEPS, rate=1e-2)
     return heads.requires_grad_(False), torch.cat([r.sentence for r in readings]).std(dim=0)
 
 

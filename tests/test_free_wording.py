@@ -91,8 +91,7 @@ def test_every_sentence_of_a_row_has_its_order(relation):
         order = "".join(re.findall(r"\b[PQR]\b", text))
         marks = re.findall(r"@(.)", marked(text))
         if len(marks) == 3 and "from" not in text:
-            names = order if text.index(order[0]) < 3 and not text.startswith(("@",)) else order
-            where = dict(zip(names, marks, strict=True))
+            where = dict(zip(order, marks, strict=True))
             assert where == {"P": side, "Q": "M", "R": OTHER[side]}, text
         elif chain := re.findall(r"([PQR])(?:,? and|, which)? <(.) ([PQR])", marked(text)):
             assert {(a, s, b) for a, s, b in chain} <= {
@@ -100,7 +99,7 @@ def test_every_sentence_of_a_row_has_its_order(relation):
             }, text  # fmt: skip
         else:
             assert order == ("RQP" if backwards[relation] in text else "PQR"), text
-    assert len(texts) > 40 and any("R" < text for text in texts)
+    assert len(texts) > 40
 
 
 @pytest.mark.parametrize("aside", ["left of", "above"])
@@ -152,17 +151,16 @@ def test_captions_name_all_that_is_stated_and_nothing_else():
 
 
 def test_two_of_a_shape_are_called_by_what_tells_them_apart():
-    facts = {"background": None, "relations": [[0, "above", 1]],
-             "objects": [{"shape": "star", "color": "red"}, {"shape": "star", "color": "blue"}]}  # fmt: skip
+    stars = [{"shape": "star", "color": "red"}, {"shape": "star", "color": "blue"}]
+    facts = {"background": None, "relations": [[0, "above", 1]], "objects": stars}
     rng, told = random.Random(4), 0
     for _ in range(600):
         text = word_freely(facts, rng)
         if text.count(" one") >= 2 and "the red one" in text and "the blue one" in text:
             tail = text[min(text.index("the red one"), text.index("the blue one")) :]
-            found = re.search(r"(?:above|over|below|under|@|at|in|on|there)?.*", tail)
             pair = tail.replace("the red one", "P").replace("the blue one", "Q")
             told += sides_of(pair) == "A"
-            assert found and sides_of(pair) in ("A", None), text
+            assert sides_of(pair) in ("A", None), text
     assert told > 20
 
 

@@ -68,5 +68,5 @@ def test_captions_reach_the_matchers_space_through_its_own_encoder(home, small_s
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (found[0] == found[2]).all()
     matcher.encoder = matcher.encoder | {"fingerprint": "f" * 16}
-    with pytest.raises(ValueError, match="was trained with another encoder"):
+    with pytest.raises(ValueError, match="reads by another encoder"):
         matched_text(matcher, captions)

@@ -372,7 +372,7 @@ def test_a_checkpoint_of_another_encoder_is_refused(home, capsys):
     card["encoder"]["fingerprint"] = "f" * 16
     file.write_text(json.dumps(card), encoding="utf-8")
     line = error_line(capsys, ["generate", PROMPT, "--model", "tiny"])
-    assert "trained with another encoder 'caption-bert' (fingerprint ffff" in line
+    assert "reads by another encoder 'caption-bert' (fingerprint ffff" in line
     shutil.rmtree(home / "encoders" / "caption-bert")
     assert "encoder is missing" in error_line(capsys, ["generate", PROMPT, "--model", "tiny"])
 
