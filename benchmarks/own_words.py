@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from t2i_course import captions, generation, report, runtime, scene_accuracy, text_encoder
+from t2i_course import captions, generation, report, runtime, scene_accuracy
 from t2i_course.estimates import bootstrap_interval
 
 FILE = Path(__file__).with_name("own_words.txt")
@@ -65,11 +65,10 @@ def main() -> None:
     start, settings = time.perf_counter(), runtime.settings()
     file = FILE.with_name(arguments.file)
     texts, facts = zip(*read_file(file), strict=True)
-    generator, encoder, card = generation.load_model(arguments.model, settings.device)
-    reads = arguments.model
-    if arguments.training_encoder:
-        encoder = text_encoder.load_trained_encoder(card["encoder"], reads, settings.device)
-        reads += ", encoder of its training"
+    generator, encoder, card = generation.load_model(
+        arguments.model, settings.device, training_encoder=arguments.training_encoder
+    )
+    reads = arguments.model + ", encoder of its training" * arguments.training_encoder
     for note in generation.check_prompts(encoder, texts, card):
         print("note:", note)
     images = torch.cat(list(generation.sample(generator, encoder, texts, arguments.count)))

@@ -33,7 +33,9 @@ def main() -> None:
     arguments = parser.parse_args()
     name = report.check_name(arguments.ledger)
     start = time.perf_counter()
-    generator, encoder, _ = generation.load_model(arguments.model, device="cpu")
+    generator, encoder, _ = generation.load_model(
+        arguments.model, device="cpu", training_encoder=True
+    )
     if getattr(generator, "reader", None) is None:
         raise SystemExit(f"{arguments.model} has no parts: train one with --set parts=on")
     words, facts = (

@@ -201,6 +201,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE")
 
 
+def _command(args: argparse.Namespace) -> str:
+    """The command that was given, for cards and the ledger."""
+    return shlex.join(["python", "-m", "t2i_course", *args.argv])
+
+
+def _check_steps(args: argparse.Namespace) -> None:
+    if args.steps < 10:
+        raise ValueError(f"--steps {args.steps}: 10 are needed at least")
+
+
 def doctor(_: argparse.Namespace) -> int:
     """Print a line for each requirement; return 1 if a required one fails."""
     from t2i_course import runtime
@@ -336,7 +346,7 @@ def evaluate(args: argparse.Namespace) -> int:
     found = protocol.evaluate(judged, held, instruments, progress=bars)
     say(str(found))
     if ledger is not None:
-        command = shlex.join(["python", "-m", "t2i_course", *args.argv])
+        command = _command(args)
         say(f"ledger: {report.add_rows(f'{ledger}.json', found.rows(ledger, command))}")
     return 0
 
@@ -365,11 +375,10 @@ def teach_wordings(args: argparse.Namespace) -> int:
     """Teach the encoder of a GAN's prompts freer wordings."""
     from t2i_course import wording_lessons
 
-    if args.steps < 10:
-        raise ValueError(f"--steps {args.steps}: 10 are needed at least")
+    _check_steps(args)
     folder = wording_lessons.teach_wordings(
         args.model, args.output, args.steps, seed=args.seed, device=args.device,
-        command=shlex.join(["python", "-m", "t2i_course", *args.argv]),
+        command=_command(args),
         progress=sys.stderr.isatty(),
     )  # fmt: skip
     say(f"encoder: {folder}")
@@ -388,14 +397,13 @@ def train_judge(args: argparse.Namespace) -> int:
         scenes,
     )
 
-    if args.steps < 10:
-        raise ValueError(f"--steps {args.steps}: 10 are needed at least")
+    _check_steps(args)
     common = {
         "output": args.output or f"my-{args.network}",
         "steps": args.steps,
         "seed": args.seed,
         "device": args.device,
-        "command": shlex.join(["python", "-m", "t2i_course", *args.argv]),
+        "command": _command(args),
         "progress": sys.stderr.isatty(),
     }
     current = runtime.settings(os.environ | given(T2I_DATA=args.data))

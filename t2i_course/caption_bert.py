@@ -10,7 +10,6 @@ sentence feature, each bound to its place, while the contrastive loss goes on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -32,7 +31,7 @@ from t2i_course import runtime
 from t2i_course.captions import Facts, contradict, groups_of, word_facts
 from t2i_course.probe import stated_labels
 from t2i_course.scenes import sample_captions, sample_facts
-from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean
+from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean, write_encoder
 
 VOCABULARY = 4_000
 MAX_TOKENS = 64
@@ -365,8 +364,6 @@ def pretrain(
         with runtime.atomic_folder(target) as unfinished:
             for file in scratch.iterdir():
                 shutil.copy(file, unfinished)
-            model.bert.save_pretrained(unfinished)
-            weights = (unfinished / "model.safetensors").read_bytes()
             content = card | {
                 "steps": steps,
                 "seconds": round(time.monotonic() - start),
@@ -375,10 +372,8 @@ def pretrain(
                     for name, values in losses.items()
                     if values
                 },
-                "sha256": hashlib.sha256(weights).hexdigest(),
             }
-            text = json.dumps(content, indent=2) + "\n"
-            (unfinished / "card.json").write_text(text, encoding="utf-8", newline="\n")
+            write_encoder(unfinished, model.bert, content)
 
     steps = dict(zip(STAGES, (mlm_steps, contrastive_steps, reading_steps), strict=True))
     for stage, rate, target in zip(

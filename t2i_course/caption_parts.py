@@ -100,6 +100,14 @@ class CaptionReader(nn.Module):
         return x.unflatten(-1, (PARTS, WIDTH))
 
 
+def reader_of(generator: nn.Module, name: str) -> CaptionReader:
+    """Return the reader of a generator with parts; ValueError, with its `name`, if it has none."""
+    reader = getattr(generator, "reader", None)
+    if reader is None:
+        raise ValueError(f"{name} has no parts: train it with --set parts=on first")
+    return reader
+
+
 def draw_captions(count: int, seed: int = 0) -> tuple[list[str], list[Facts]]:
     """Draw captions of two or three kinds of things, two of three of them lists without places.
 

@@ -80,8 +80,14 @@ def _speller(rng: random.Random, unseen_words: bool) -> Word:
     return word
 
 
-def _article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
+    """A phrase after "a" or "an"."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def plural(noun: str) -> str:
+    """Several of what a shape's noun names: "stars", "crosses"."""
+    return noun + ("es" if noun.endswith("s") else "s")
 
 
 def noun_phrase(stated: dict[str, str], number: int, word: Word) -> str:
@@ -89,8 +95,8 @@ def noun_phrase(stated: dict[str, str], number: int, word: Word) -> str:
     noun = word(stated["shape"]) if "shape" in stated else "shape"
     parts = [word(stated[name]) for name in ("size", "color") if name in stated] + [noun]
     if number == 1:
-        return _article(" ".join(parts))
-    return " ".join([NUMBERS[number], *parts[:-1], noun + ("es" if noun.endswith("s") else "s")])
+        return with_article(" ".join(parts))
+    return " ".join([NUMBERS[number], *parts[:-1], plural(noun)])
 
 
 def corner_phrase(corner: str, word: Word, rng: random.Random) -> str:

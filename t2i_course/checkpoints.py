@@ -263,8 +263,7 @@ def save_weights(
     # The two get their names one right after the other, when both are whole.
     with runtime.atomic_file(card_file) as card_part, runtime.atomic_file(weights_file) as part:
         part.write_bytes(data)
-        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-        card_part.write_text(text, encoding="utf-8", newline="\n")
+        _write_card(card_part, card)
     return weights_file
 
 
@@ -350,8 +349,7 @@ def name_prompt_encoder(name_or_path: str | os.PathLike[str], encoder: Mapping[s
     card = _read_card(file) | {"prompt_encoder": dict(encoder)}
     _check_card(card, str(file))
     with runtime.atomic_file(file) as part:
-        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-        part.write_text(text, encoding="utf-8", newline="\n")
+        _write_card(part, card)
 
 
 def origin(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,6 +361,11 @@ def origin(card: Mapping[str, Any]) -> dict[str, Any]:
 def _with_suffix(path: Path, suffix: str) -> Path:
     """Append a suffix; a dot in the name, as in "baseline-0.5", stays."""
     return path.with_name(path.name + suffix)
+
+
+def _write_card(file: Path, card: Mapping[str, Any]) -> None:
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _read_card(file: Path) -> dict[str, Any]:

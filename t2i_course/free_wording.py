@@ -3,14 +3,25 @@
 `t2i_course.captions` words the captions of the embedded data set by a small grammar. People put
 attributes after the noun, name the background first, count shapes before they list them, or say in
 a second clause which of two things is red. These wordings go into lessons for a text encoder
-(`t2i_course.wording_lessons`); no picture belongs to them, and no figure is measured on them.
+(`t2i_course.wording_lessons`); no picture belongs to them.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
-from t2i_course.captions import ENDS, NUMBERS, OPPOSITE, ROWS, WORDS, Facts, groups_of
+from t2i_course.captions import (
+    ENDS,
+    NUMBERS,
+    OPPOSITE,
+    ROWS,
+    WORDS,
+    Facts,
+    groups_of,
+    plural,
+    with_article,
+)
 
 BOTH = {2: "both", 3: "all"}
 BACKWARDS = {"left of": "from right to left", "above": "from bottom to top"}
@@ -79,14 +90,11 @@ class _Wording:
 
     def noun(self, k: int) -> str:
         """What a group's things are called."""
-        if self.numbers[k] > 1:
-            return self.plural(k)
-        return self.word(self.things[k]["shape"]) if "shape" in self.things[k] else "shape"
+        return plural(self.shape(k)) if self.numbers[k] > 1 else self.shape(k)
 
-    def plural(self, k: int) -> str:
-        """What several things of a group's shape are called."""
-        noun = self.word(self.things[k]["shape"]) if "shape" in self.things[k] else "shape"
-        return noun + ("es" if noun.endswith("s") else "s")
+    def shape(self, k: int) -> str:
+        """What one of a group's things is called."""
+        return self.word(self.things[k]["shape"]) if "shape" in self.things[k] else "shape"
 
     def traits(self, k: int, without: str | None = None) -> list[str]:
         """Words for a group's size and colour, as far as they are stated."""
@@ -97,15 +105,12 @@ class _Wording:
         """A phrase with its number or article."""
         if self.numbers[k] > 1:
             return f"{'the ' * self.chance(0.1)}{NUMBERS[self.numbers[k]]} {phrase}"
-        if article == "a":
-            article = "an" if phrase[0] in "aeiou" else "a"
-        return f"{article} {phrase}".strip()
+        return with_article(phrase) if article == "a" else f"{article} {phrase}".strip()
 
-    def thing(self, k: int, without: str | None = None, article: str | None = None) -> str:
+    def thing(self, k: int, without: str | None = None) -> str:
         """A phrase for a group, its traits before the noun or after it."""
         number, traits, noun = self.numbers[k], self.traits(k, without), self.noun(k)
-        article = self.article if article is None else article
-        order = self.order
+        article, order = self.article, self.order
         if order == "mixed":
             order = self.one("before", "after", "that", "in")
         if not traits or order == "before":
@@ -138,6 +143,21 @@ class _Wording:
         ends = (" and ", " and ", ", ", ", and ", " plus ", " and also ", ", with ", "; ")
         return self.one(", ", ", ", " and ", "; ").join(first) + self.one(*ends) + last
 
+    def bare(self, order: Iterable[int]) -> list[str]:
+        """Groups by their nouns alone: "a star", "the heart"."""
+        return [self.counted(k, self.noun(k), self.one("a", "the")) for k in order]
+
+    def shared(self, name: str, text: str, phrase: bool, ends: str = ",") -> tuple[str, bool]:
+        """Add to a text of all things the trait that they share: "two red shapes: ", ", both red".
+
+        One of `ends` goes before it where it stands last.
+        """
+        value, total = self.word(self.things[0][name]), sum(self.numbers)
+        if phrase and self.chance(0.3):
+            return f"{NUMBERS[total]} {value} shapes{self.one(':', ',')} {text}", phrase
+        end = self.one(*ends) if len(ends) > 1 else ends
+        return f"{text}{end} {BOTH[total]} {value}", phrase
+
     def called(self, k: int) -> str | None:
         """How a thing is meant again: "the star", "the red one"; None if nothing tells it apart."""
         number, thing = self.numbers[k], self.things[k]
@@ -168,7 +188,7 @@ class _Wording:
         if not all(own):
             return None
         traits = [self.word(self.things[0][name]) for name in common]
-        whole = " ".join([NUMBERS[sum(self.numbers)], *traits, self.plural(0)])
+        whole = " ".join([NUMBERS[sum(self.numbers)], *traits, plural(self.shape(0))])
         counts = [NUMBERS.get(number, "one") for number in self.numbers]
         return [whole, *(" ".join([n, *words]) for n, words in zip(counts, own, strict=True))]
 
@@ -204,14 +224,11 @@ class _Wording:
         order = self.rng.sample(range(len(self.things)), len(self.things))
         if len(order) == 1:
             return self.thing(0), True
-        shared, total = self.alike(), sum(self.numbers)
-        if shared and self.chance(0.5):
-            name = self.rng.choice(shared)
+        common = self.alike()
+        if common and self.chance(0.5):
+            name = self.rng.choice(common)
             text = self.joined([self.thing(k, without=name) for k in order])
-            value = self.word(self.things[0][name])
-            if self.chance(0.3):
-                return f"{NUMBERS[total]} {value} shapes{self.one(':', ',')} {text}", True
-            return f"{text}, {BOTH[total]} {value}", True
+            return self.shared(name, text, True)
         if (kinds := self.kinds()) and self.chance(0.4):
             whole, *each = kinds
             each = [each[k] for k in order]
@@ -219,25 +236,23 @@ class _Wording:
         if self.apart() and all(map(self.traits, order)) and self.chance(0.1):
             return self.joined([self.clause(k) for k in order]), False
         if self.apart() and self.chance(0.15):
-            names = [self.counted(k, self.noun(k), self.one("a", "the")) for k in order]
+            names = self.bare(order)
             told = [self.clause(k) for k in self.rng.sample(order, len(order)) if self.traits(k)]
             text = self.joined(names)
             return (f"{text}{self.one(';', ',', '.')} {self.joined(told)}", False) if told else (
                 text, True
             )  # fmt: skip
         text = self.joined([self.thing(k) for k in order])
-        return (f"{NUMBERS[total]} shapes: {text}" if self.chance(0.12) else text), True
+        total = NUMBERS[sum(self.numbers)]
+        return (f"{total} shapes: {text}" if self.chance(0.12) else text), True
 
     def related(self) -> tuple[str, bool]:
         """Several things with places; with some chance, what they are like in clauses after it."""
-        shared, every = self.alike(), range(len(self.things))
-        if shared and self.chance(0.3):
-            name, total = self.rng.choice(shared), sum(self.numbers)
-            text, phrase = self.placed([self.thing(k, without=name) for k in every])
-            value = self.word(self.things[0][name])
-            if phrase and self.chance(0.3):
-                return f"{NUMBERS[total]} {value} shapes{self.one(':', ',')} {text}", phrase
-            return f"{text}{self.one(',', ',', ';')} {BOTH[total]} {value}", phrase
+        common, every = self.alike(), range(len(self.things))
+        if common and self.chance(0.3):
+            name = self.rng.choice(common)
+            placed = self.placed([self.thing(k, without=name) for k in every])
+            return self.shared(name, *placed, ends=",,;")
         if len(every) == 2 and self.chance(0.25):
             names = [self.called(k) for k in every]
             kinds = self.kinds()
@@ -251,10 +266,8 @@ class _Wording:
                 return f"{whole}{self.one(',', ';', ':', ', with')} {text}", True
         if not (self.apart() and self.chance(0.12)):
             return self.placed([self.thing(k) for k in every])
-        names = [
-            self.counted(k, self.noun(k), self.one("a", "the")) for k in range(len(self.things))
-        ]
-        told = [self.clause(k) for k in range(len(self.things)) if self.traits(k)]
+        names = self.bare(every)
+        told = [self.clause(k) for k in every if self.traits(k)]
         text, phrase = self.placed(names)
         if not told:
             return text, phrase

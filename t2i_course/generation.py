@@ -72,6 +72,7 @@ def load_model(
     name_or_path: str | os.PathLike[str],
     device: torch.device | str | None = None,
     truncation: float = 1.0,
+    training_encoder: bool = False,
 ) -> tuple[nn.Module, TextEncoder, dict[str, Any]]:
     """Load a trained generator together with the text encoder that reads its prompts.
 
@@ -82,6 +83,7 @@ def load_model(
         name_or_path: as `checkpoint_path` takes it.
         device: where the networks go; the CPU if None.
         truncation: of the style decoder, 0 to 1; other generators know none but 1.
+        training_encoder: give the encoder of the training, whatever the card names for prompts.
 
     Returns:
         Generator, encoder, model card.
@@ -101,7 +103,7 @@ def load_model(
                 "the style decoder's"
             )
         generator.truncation = truncation
-    named = card.get("prompt_encoder", card["encoder"])
+    named = card["encoder"] if training_encoder else card.get("prompt_encoder", card["encoder"])
     encoder = load_trained_encoder(named, str(name_or_path), device)
     return generator, encoder, card
 

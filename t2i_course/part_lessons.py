@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from t2i_course import captions, checkpoints, mismatched_captions, runtime, scenes
-from t2i_course.caption_parts import PARTS
+from t2i_course import captions, checkpoints, generation, mismatched_captions, runtime, scenes
+from t2i_course.caption_parts import PARTS, reader_of
 from t2i_course.data import find_data, pack, resolve_data, to_float
 from t2i_course.differentiable_augmentation import augment
 from t2i_course.gan import Discriminator
 from t2i_course.shared_pictures import learnt_from
-from t2i_course.style_decoder import GENERATORS
-from t2i_course.text_encoder import TextEncoder, card_entry, load_trained_encoder
+from t2i_course.text_encoder import TextEncoder, card_entry
 
 RATE = 1e-3  # the highest
 
@@ -95,10 +94,8 @@ def teach_part_judge(
     place, folder = runtime.choose_device(device), resolve_data(data)
     if not scenes.are_in(folder):
         raise ValueError(f"a part-judge learns from scenes: no file of {data} states facts")
-    generator, card = checkpoints.load_generator(begin, place, GENERATORS)
-    if getattr(generator, "reader", None) is None:
-        raise ValueError(f"{begin} has no parts: train it with --set parts=on first")
-    encoder = load_trained_encoder(card["encoder"], begin, place)
+    generator, encoder, _ = generation.load_model(begin, place, training_encoder=True)
+    reader = reader_of(generator, begin)
     file = checkpoints.discriminator_path(begin)
     earlier, card = checkpoints.load_generator(file, place, {Discriminator.name: Discriminator})
     learn, held = (
@@ -107,7 +104,7 @@ def teach_part_judge(
     runtime.seed_everything(seed)
     judge = Discriminator(**earlier.config | {"parts": True}).to(place)
     judge.load_state_dict(earlier.state_dict(), strict=earlier.config["parts"])
-    judge.reader.load_state_dict(generator.reader.state_dict())
+    judge.reader.load_state_dict(reader.state_dict())
     judge.requires_grad_(False)
     head = judge.part_judge.requires_grad_(True)
     optimizer = torch.optim.Adam(head.parameters(), lr=RATE, betas=(0.0, 0.9))

@@ -323,6 +323,14 @@ def _different(captions: Sequence[str]) -> tuple[str, np.ndarray, np.ndarray, np
     return name.hexdigest()[:16], rows, lengths[rows], np.searchsorted(rows, first)[which.ravel()]
 
 
+def write_encoder(folder: Path, bert: BertModel, card: Mapping[str, object]) -> None:
+    """Write weights and card.json into a folder; the card gets the weights' sha256."""
+    bert.save_pretrained(folder)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    text = json.dumps({**card, "sha256": digest}, indent=2) + "\n"
+    (folder / "card.json").write_text(text, encoding="utf-8", newline="\n")
+
+
 def card_entry(encoder: TextEncoder) -> dict[str, str]:
     """Name, fingerprint and pooling, as model cards have them for `load_trained_encoder`."""
     return {

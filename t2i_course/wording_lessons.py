@@ -10,13 +10,10 @@ still.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +22,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2i_course import checkpoints, runtime
-from t2i_course.caption_parts import CaptionReader, PartHeads, labels_of
+from t2i_course import checkpoints, generation, runtime
+from t2i_course.caption_parts import CaptionReader, PartHeads, labels_of, reader_of
 from t2i_course.captions import Facts, choose_facts, groups_of, word_facts
 from t2i_course.free_wording import word_freely
-from t2i_course.generation import caption_words
 from t2i_course.scenes import CROWDED, sample_scene
-from t2i_course.style_decoder import GENERATORS
-from t2i_course.text_encoder import TextEncoder, card_entry, load_trained_encoder
+from t2i_course.text_encoder import BATCH, TextEncoder, card_entry, write_encoder
 
 RATE = 4e-4
 KEPT = 4  # of a batch, every fourth caption is also read in the grammar's wording
@@ -85,6 +80,16 @@ def read(encoder: TextEncoder, reader: CaptionReader, texts: list[str]) -> Readi
     return Reading(sentence, reader(sentence))
 
 
+@torch.no_grad()
+def read_all(encoder: TextEncoder, reader: CaptionReader, texts: list[str]) -> Reading:
+    """`read`, for any number of captions, without a gradient."""
+    starts = range(0, len(texts), BATCH)
+    readings = [read(encoder, reader, texts[k : k + BATCH]) for k in starts]
+    return Reading(
+        torch.cat([r.sentence for r in readings]), torch.cat([r.parts for r in readings])
+    )
+
+
 def teach_wordings(
     model: str | os.PathLike[str] = "gan",
     output: str | os.PathLike[str] = "my-caption-bert-free",
@@ -126,13 +131,10 @@ def teach_wordings(
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: move it, or name another --output")
     place = runtime.choose_device(device)
-    generator, card = checkpoints.load_generator(model, place, GENERATORS)
-    reader = getattr(generator, "reader", None)
-    if reader is None:
-        raise ValueError(f"{model} has no parts: train it with --set parts=on first")
+    generator, teacher, card = generation.load_model(model, place, training_encoder=True)
+    reader = reader_of(generator, str(model))
     if card["data"] != "scenes":
         raise ValueError(f"{model} was trained on {card['data']}: only scenes have a grammar")
-    teacher = load_trained_encoder(card["encoder"], str(model), place)
     student = TextEncoder(teacher.name, teacher.pooling, frozen=False, device=place).train()
     runtime.seed_everything(seed)
     rng, start = random.Random(f"wordings {seed}"), time.perf_counter()
@@ -142,17 +144,18 @@ def teach_wordings(
         optimizer, RATE, total_steps=steps, pct_start=max(0.05, 2 / steps)
     )
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=runtime.bf16_pays(place))
-    lessons, words, losses = draw_lessons(batch_size, rng), Counter(), []
+    words: set[str] = set()
+    lessons, losses = draw_lessons(batch_size, rng), []
     for _ in (bar := tqdm(range(steps), desc="wordings", unit="step", disable=not progress)):
         facts, free = next(lessons)
         kept = [word_facts(f, rng, rng.random() < UNSEEN) for f in facts[::KEPT]]
         plain = [word_facts(f, rng) for _ in range(PLAIN) for f in facts]
-        words.update(word for text in free for word in caption_words(text))
+        words.update(word for text in free for word in generation.caption_words(text))
         with torch.no_grad(), autocast:
             aims = read(teacher, reader, plain + kept)
         with autocast:
             found = read(student, reader, free + kept)
-        labels = torch.tensor([labels_of(f) for f in facts + facts[::KEPT]], device=place)
+        labels = _labels(facts + facts[::KEPT], place)
         loss = _loss(found, aims, len(facts), deviation)
         loss = loss + LABELS * heads.loss(found.parts.float(), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -169,9 +172,8 @@ def teach_wordings(
     for name, encoder in (("before", teacher), ("after", student)):
         for kind, word in (("the grammar's", word_facts), ("freer", word_freely)):
             texts = [word(f, rng) for f in held]
-            shares[f"{kind} wordings read right, {name}"] = _right(
-                heads, encoder, reader, texts, held
-            )
+            right = heads.right(read_all(encoder, reader, texts).parts, _labels(held, place))
+            shares[f"{kind} wordings read right, {name}"] = float(right.float().mean())
     told = {
         "model": f"a copy of {teacher.name}, taught freer wordings for prompts",
         "data": "captions of the course's grammar, and of its freer wordings (text alone)",
@@ -188,7 +190,10 @@ def teach_wordings(
         "torch": torch.__version__,
         "license": "CC BY 4.0",
     }  # fmt: skip
-    _save(folder, student, told)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with runtime.atomic_folder(folder) as unfinished:
+        student.tokenizer.save_pretrained(unfinished)
+        write_encoder(unfinished, student.bert, told)
     student.name = str(output)
     checkpoints.name_prompt_encoder(
         model, {**card_entry(student), "words": " ".join(sorted(words))}
@@ -201,16 +206,15 @@ def _heads(
 ) -> tuple[PartHeads, Tensor]:
     """Linear layers that read the grammar's captions, and the deviation [D] of their features."""
     facts = draw_facts(TAUGHT, rng)
-    with torch.no_grad():
-        readings = [
-            read(teacher, reader, [word_facts(f, rng) for f in facts[k : k + 256]])
-            for k in range(0, TAUGHT, 256)
-        ]
-    parts = torch.cat([reading.parts for reading in readings])  # [N, 4, 64]
-    labels = torch.tensor([labels_of(f) for f in facts], device=parts.device)
-    heads = PartHeads().to(parts.device)
-    heads.learn(lambda rows: parts[rows], labels, heads, HEAD_STEPS, rate=1e-2)
-    return heads.requires_grad_(False), torch.cat([r.sentence for r in readings]).std(dim=0)
+    found = read_all(teacher, reader, [word_facts(f, rng) for f in facts])
+    labels, heads = _labels(facts, teacher.device), PartHeads().to(teacher.device)
+    heads.learn(lambda rows: found.parts[rows], labels, heads, HEAD_STEPS, rate=1e-2)
+    return heads.requires_grad_(False), found.sentence.std(dim=0)
+
+
+def _labels(facts: Sequence[Facts], device: torch.device) -> Tensor:
+    """What captions state, as `caption_parts.labels_of` numbers it: [N, 21]."""
+    return torch.tensor([labels_of(f) for f in facts], device=device)
 
 
 def _loss(found: Reading, aims: Reading, count: int, deviation: Tensor) -> Tensor:
@@ -234,30 +238,3 @@ def _loss(found: Reading, aims: Reading, count: int, deviation: Tensor) -> Tenso
     nearest = free.distance(plain, deviation).min(dim=0).values  # [B]
     same = kept.distance(Reading(aims.sentence[split:], aims.parts[split:]), deviation)  # [K]
     return nearest.mean() + same.mean()
-
-
-@torch.no_grad()
-def _right(
-    heads: PartHeads,
-    encoder: TextEncoder,
-    reader: CaptionReader,
-    texts: list[str],
-    facts: list[Facts],
-) -> float:
-    """The share of captions of which the linear layers read everything right."""
-    right = []
-    for k in range(0, len(texts), 256):
-        labels = torch.tensor([labels_of(f) for f in facts[k : k + 256]], device=encoder.device)
-        right.append(heads.right(read(encoder, reader, texts[k : k + 256]).parts, labels))
-    return float(torch.cat(right).float().mean())
-
-
-def _save(folder: Path, encoder: TextEncoder, card: dict[str, object]) -> None:
-    """Write weights, vocabulary and card.json, all or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with runtime.atomic_folder(folder) as unfinished:
-        encoder.tokenizer.save_pretrained(unfinished)
-        encoder.bert.save_pretrained(unfinished)
-        digest = hashlib.sha256((unfinished / "model.safetensors").read_bytes()).hexdigest()
-        text = json.dumps({**card, "sha256": digest}, indent=2) + "\n"
-        (unfinished / "card.json").write_text(text, encoding="utf-8", newline="\n")

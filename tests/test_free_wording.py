@@ -38,9 +38,7 @@ def marked(text):
     for phrase, mark in SIDES.items():
         text = re.sub(rf"(?<![\w>]){phrase}(?!\w)", mark, text)
     for words, side in (("above|over", "A"), ("below|under", "B")):
-        text = re.sub(
-            rf"\b(?:{words})(?= [PQR]\b| both| them)", f"<{side}", text
-        )  # of what follows
+        text = re.sub(rf"\b(?:{words})(?= [PQR]\b| both| them)", f"<{side}", text)
         text = re.sub(rf"\b(?:{words})\b", f"@{side}", text)
     return re.sub(r" (?:that is|is|sits|stands|lies|there is)\b", "", text)
 

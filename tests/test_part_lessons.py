@@ -51,7 +51,9 @@ def test_only_the_third_head_learns_and_it_learns_something(folder, taught):
     still = {name: weight for name, weight in before.state_dict().items()
              if not name.startswith(("part_judge", "reader"))}  # fmt: skip
     assert still and all(torch.equal(after.state_dict()[name], still[name]) for name in still)
-    generator, _ = checkpoints.load_generator("gan", "cpu", {"gan": part_lessons.GENERATORS["gan"]})
+    generator, _ = checkpoints.load_generator(
+        "gan", "cpu", {"gan": part_lessons.generation.GENERATORS["gan"]}
+    )
     for name, weight in generator.reader.state_dict().items():
         assert torch.equal(after.reader.state_dict()[name], weight)
     assert taught.name == "few-discriminator.safetensors"
