@@ -19,37 +19,14 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from t2i_course import captions, generation, report, runtime, scene_accuracy
+from t2i_course import authored_wordings, generation, report, runtime, scene_accuracy
 from t2i_course.estimates import bootstrap_interval
 
 FILE = Path(__file__).with_name("own_words.txt")
-KIND = {value: name for name in captions.ATTRIBUTES for value in captions.VALUES[name]}
-
-
-def read_line(line: str) -> tuple[str, dict[str, Any]]:
-    """Read a caption with its facts, as the file writes them."""
-    caption, background, objects, relations = (part.strip() for part in line.split("|"))
-    things = []
-    for text in objects.split(","):
-        words, _, corner = text.strip().partition(" [")
-        thing = {KIND[word]: word for word in words.split() if word != "shape"}
-        things.append(thing | ({"corner": corner.rstrip("]")} if corner else {}))
-    ties = []
-    for text in filter(None, relations.split(",")):
-        first, *relation, second = text.split()
-        ties.append([int(first), " ".join(relation), int(second)])
-    return caption, {"background": background or None, "objects": things, "relations": ties}
-
-
-def read_file(file: Path = FILE) -> list[tuple[str, dict[str, Any]]]:
-    """Read all captions; lines that begin with # say something about them."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [read_line(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
 def main() -> None:
@@ -64,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     start, settings = time.perf_counter(), runtime.settings()
     file = FILE.with_name(arguments.file)
-    texts, facts = zip(*read_file(file), strict=True)
+    texts, facts = zip(*authored_wordings.read_file(file), strict=True)
     generator, encoder, card = generation.load_model(
         arguments.model, settings.device, training_encoder=arguments.training_encoder
     )

@@ -4,8 +4,9 @@ A generator understands the sentence features of the captions that it was traine
 come from one grammar. A copy of its text encoder learns to give what people word otherwise the
 feature of the grammar's wording, while it goes on to give the grammar's wordings their own: a
 student that follows a teacher on a sentence and on its translation (reimers2020multilingual,
-section 2; here the translation is another wording). No picture is used, and the generator stands
-still.
+section 2; here the translation is another wording). Half of the wordings come from a second grammar
+(`t2i_course.free_wording`), half are authors' sentences with other values
+(`t2i_course.authored_wordings`). No picture is used, and the generator stands still.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2i_course import checkpoints, generation, runtime
+from t2i_course import authored_wordings, checkpoints, generation, runtime
 from t2i_course.caption_parts import CaptionReader, PartHeads, labels_of, reader_of
 from t2i_course.captions import Facts, choose_facts, groups_of, word_facts
 from t2i_course.free_wording import word_freely
@@ -63,14 +64,19 @@ def draw_facts(count: int, rng: random.Random) -> list[Facts]:
 
 
 def draw_lessons(batch_size: int, rng: random.Random) -> Iterator[tuple[list[Facts], list[str]]]:
-    """Draw facts and freer wordings of them for ever; captions of like length share a batch."""
+    """Draw freer wordings with what they state for ever; those of like length share a batch.
+
+    Every other one is an author's, with its values exchanged.
+    """
+    half = SORTED * batch_size // 2
     while True:
-        facts = draw_facts(SORTED * batch_size, rng)
-        pairs = sorted(((f, word_freely(f, rng)) for f in facts), key=lambda pair: len(pair[1]))
+        pairs = [authored_wordings.draw(rng) for _ in range(half)]
+        pairs += [(word_freely(f, rng), f) for f in draw_facts(SORTED * batch_size - half, rng)]
+        pairs.sort(key=lambda pair: len(pair[0]))
         starts = list(range(0, len(pairs), batch_size))
         rng.shuffle(starts)
         for start in starts:
-            stated, texts = zip(*pairs[start : start + batch_size], strict=True)
+            texts, stated = zip(*pairs[start : start + batch_size], strict=True)
             yield list(stated), list(texts)
 
 

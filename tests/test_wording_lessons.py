@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from t2i_course import checkpoints, generation, runtime, wording_lessons
+from t2i_course import authored_wordings, checkpoints, generation, runtime, wording_lessons
 from t2i_course.caption_parts import THINGS
 from t2i_course.captions import groups_of
 from t2i_course.text_encoder import TextEncoder
@@ -73,6 +73,16 @@ def test_captions_of_like_length_share_a_batch_and_belong_to_their_facts():
         spans.append((min(map(len, texts)), max(map(len, texts))))
     spans.sort()
     assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+
+
+def test_half_of_the_lessons_are_captions_of_authors(monkeypatch):
+    monkeypatch.setattr(
+        wording_lessons.authored_wordings, "draw",
+        lambda rng: authored_wordings.read_line("an author wants a red star | | red star |"),
+    )  # fmt: skip
+    lessons = draw_lessons(8, random.Random(0))
+    texts = [text for _ in range(wording_lessons.SORTED) for text in next(lessons)[1]]
+    assert texts.count("an author wants a red star") == len(texts) / 2 == 16
 
 
 def test_the_loss_is_the_distance_to_the_nearest_wording_and_of_kept_ones_to_themselves():
