@@ -4,6 +4,7 @@
     python benchmarks/own_words.py --model gan --ledger   writes them to data/results/own_words.json
     python benchmarks/own_words.py --file other_words.txt --ledger    to other_words.json
     python benchmarks/own_words.py --training-encoder    read by the encoder of the GAN's training
+    python benchmarks/own_words.py --grammar    the same facts in the words of the training captions
 
 `own_words.txt` holds captions worded by hand, from the vocabulary of the training captions, each
 with what it states. Those of `other_words.txt` a language model worded, which was given vocabulary
@@ -15,6 +16,7 @@ captions. A second row gives every picture another caption's facts.
 from __future__ import annotations
 
 import argparse
+import random
 import shlex
 import sys
 import time
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from t2i_course import authored_wordings, generation, report, runtime, scene_accuracy
+from t2i_course import authored_wordings, captions, generation, report, runtime, scene_accuracy
 from t2i_course.estimates import bootstrap_interval
 
 FILE = Path(__file__).with_name("own_words.txt")
@@ -36,6 +38,8 @@ def main() -> None:
     parser.add_argument("--file", default=FILE.name, help=f"in benchmarks/ ({FILE.name})")
     parser.add_argument("--training-encoder", action="store_true", help="read the captions by the "
         "encoder that the generator was trained with, not by that of its prompts")  # fmt: skip
+    parser.add_argument("--grammar", action="store_true", help="word the facts as the "
+        "training captions do: what is lost in drawing, not in reading")  # fmt: skip
     parser.add_argument("--count", type=int, default=5, help="pictures of each caption (5)")
     parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
     arguments = parser.parse_args()
@@ -46,6 +50,9 @@ def main() -> None:
         arguments.model, settings.device, training_encoder=arguments.training_encoder
     )
     reads = arguments.model + ", encoder of its training" * arguments.training_encoder
+    if arguments.grammar:
+        texts = tuple(captions.word_facts(f, random.Random(k)) for k, f in enumerate(facts))
+        reads += ", facts in the grammar's words"
     for note in generation.check_prompts(encoder, texts, card):
         print("note:", note)
     images = torch.cat(list(generation.sample(generator, encoder, texts, arguments.count)))
@@ -55,8 +62,8 @@ def main() -> None:
     others = scene_accuracy.derangement(np.repeat(np.arange(len(facts)), arguments.count))
     rows = []
     compared = [(reads, repeated)]
-    if not arguments.training_encoder:
-        compared.append(("shuffled captions", [repeated[k] for k in others]))
+    if not (arguments.training_encoder or arguments.grammar):
+        compared.append((f"{arguments.model}, shuffled captions", [repeated[k] for k in others]))
     for judged, stated in compared:
         verdicts = scene_accuracy.check_scenes(found, stated)
         whole = (verdicts != 0).all(axis=1).reshape(len(facts), -1)  # [captions, pictures]

@@ -52,7 +52,8 @@ ONE_WAY = {  # words for a side that no exchange turns, or that name none
     ),
     "above": re.compile(
         r"\b(?:on top|all over|over (?:on|in|to|there)|up|low|lowest|placed on|base|underside)\b"
-        r"|\b(?:stack|down|high|hang|float|rest|crown|topp)|\b(?:sit|stand|balanc)\w* on\b"
+        r"|\b(?:stack|down|high|hang|float|rest|crown|topp)"
+        r"|\b(?:lower than|placed lower|(?:sit|stand|balanc)\w* on)\b"
     ),
 }
 
@@ -61,25 +62,43 @@ def read_line(line: str) -> tuple[str, Facts]:
     """Read "caption | background | objects | relations": see the head of `authored_wordings.txt`.
 
     Raises:
-        ValueError: the line has another number of parts, or a word that is no value.
+        ValueError: the line has another number of parts, or something in it is no value, no
+            relation, or no thing of the line.
     """
     parts = [part.strip() for part in line.split("|")]
     if len(parts) != 4:
         raise ValueError(f"{line!r} has {len(parts)} parts, not caption | background | objects | "
                          "relations: write the bars of empty parts too")  # fmt: skip
     caption, background, objects, relations = parts
-    things = []
-    for text in objects.split(","):
-        words, _, corner = text.strip().partition(" [")
-        if unknown := [w for w in words.split() if w != "shape" and w not in KIND]:
-            raise ValueError(f"{line!r}: {unknown[0]!r} is no value of {', '.join(ATTRIBUTES)}")
-        thing = {KIND[word]: word for word in words.split() if word != "shape"}
-        things.append(thing | ({"corner": corner.rstrip("]")} if corner else {}))
-    ties: list[list[Any]] = []
-    for text in filter(None, relations.split(",")):
-        first, *relation, second = text.split()
-        ties.append([int(first), " ".join(relation), int(second)])
+    if background and background not in VALUES["background"]:
+        raise ValueError(f"{line!r}: {background!r} is no background: write one of "
+                         f"{', '.join(VALUES['background'])}, or nothing")  # fmt: skip
+    things = [_read_thing(text.strip(), line) for text in objects.split(",")]
+    ties = [_read_tie(text, len(things), line) for text in relations.split(",") if text]
     return caption, {"background": background or None, "objects": things, "relations": ties}
+
+
+def _read_thing(text: str, line: str) -> dict[str, str]:
+    """The attributes of "small red star [upper left]", or of "shape", which says none."""
+    found = re.fullmatch(r"([a-z ]+?)(?: \[([a-z ]+)\])?", text)
+    words, corner = found.groups() if found else ("", None)
+    named = [word for word in words.split() if word != "shape"]
+    thing = {KIND[word]: word for word in named if word in KIND}
+    if not found or len(thing) < len(named) or (corner and corner not in VALUES["corner"]):
+        raise ValueError(f"{line!r}: {text!r} is no thing: write at most one value each of "
+                         f"{', '.join(ATTRIBUTES)}, or shape; then perhaps a corner of "
+                         f"{', '.join(VALUES['corner'])} in brackets")  # fmt: skip
+    return thing | ({"corner": corner} if corner else {})
+
+
+def _read_tie(text: str, count: int, line: str) -> list[Any]:
+    """The relation "0 left of 1" of two of the things."""
+    found = re.fullmatch(rf"\s*(\d+) ({'|'.join(ENDS)}) (\d+)\s*", text)
+    first, second = (int(found[1]), int(found[3])) if found else (0, 0)
+    if first == second or max(first, second) >= count:
+        raise ValueError(f"{line!r}: {text.strip()!r} is no relation of its {count} things: write "
+                         f"two of their numbers, from 0, with {' or '.join(ENDS)}")  # fmt: skip
+    return [first, found[2], second]
 
 
 def read_file(file: str | os.PathLike[str] = FILE) -> list[tuple[str, Facts]]:
@@ -162,7 +181,11 @@ def exchange(caption: str, facts: Facts, rng: random.Random) -> tuple[str, Facts
         {name: others.get(value, value) for name, value in thing.items()}
         for thing in facts["objects"]
     ]
-    told = {**facts, "background": others.get(ground, ground), "objects": objects}
+    told = {
+        "background": others.get(ground, ground),
+        "objects": objects,
+        "relations": [list(tie) for tie in facts["relations"]],
+    }
     return _VALUE.sub(word, caption), told
 
 

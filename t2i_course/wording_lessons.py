@@ -66,7 +66,7 @@ def draw_facts(count: int, rng: random.Random) -> list[Facts]:
 def draw_lessons(batch_size: int, rng: random.Random) -> Iterator[tuple[list[Facts], list[str]]]:
     """Draw freer wordings with what they state for ever; those of like length share a batch.
 
-    Every other one is an author's, with its values exchanged.
+    Of every four batches half are authors', with their values exchanged.
     """
     half = SORTED * batch_size // 2
     while True:
@@ -107,6 +107,8 @@ def teach_wordings(
     progress: bool = True,
 ) -> Path:
     """Teach a copy of a GAN's text encoder freer wordings, and name it in the GAN's card.
+
+    The card's shares of wordings read right are of the two grammars, not of the authors' sentences.
 
     The loss of a caption is the distance of what the copy reads to the nearest of two wordings of
     the grammar, as the encoder of the training reads them; that distance again, for some captions
@@ -182,7 +184,8 @@ def teach_wordings(
             shares[f"{kind} wordings read right, {name}"] = float(right.float().mean())
     told = {
         "model": f"a copy of {teacher.name}, taught freer wordings for prompts",
-        "data": "captions of the course's grammar, and of its freer wordings (text alone)",
+        "data": "captions of the course's grammar, and freer wordings: half of a second grammar, "
+        "half sentences of six authors, language models, with other values (text alone)",
         "begun_with": card_entry(teacher),
         "reader_of": card["sha256"],
         "seed": seed,
