@@ -4,7 +4,8 @@
     python benchmarks/own_words.py --model gan --ledger   writes them to data/results/own_words.json
     python benchmarks/own_words.py --file other_words.txt --ledger    to other_words.json
     python benchmarks/own_words.py --training-encoder    read by the encoder of the GAN's training
-    python benchmarks/own_words.py --grammar    the same facts in the words of the training captions
+    python benchmarks/own_words.py --grammar    the same facts in the training captions' words, as
+                                                far as these have a sentence for them
 
 `own_words.txt` holds captions worded by hand, from the vocabulary of the training captions, each
 with what it states. Those of `other_words.txt` a language model worded, which was given vocabulary
@@ -31,6 +32,14 @@ from t2i_course.estimates import bootstrap_interval
 FILE = Path(__file__).with_name("own_words.txt")
 
 
+def in_the_grammar(facts: captions.Facts) -> tuple[str, captions.Facts] | None:
+    """Facts with a training caption's wording of them; None if the grammar has no sentence."""
+    try:
+        return captions.word_facts(facts, random.Random(0)), facts
+    except ValueError:
+        return None
+
+
 def main() -> None:
     """Draw, read and compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -51,7 +60,7 @@ def main() -> None:
     )
     reads = arguments.model + ", encoder of its training" * arguments.training_encoder
     if arguments.grammar:
-        texts = tuple(captions.word_facts(f, random.Random(k)) for k, f in enumerate(facts))
+        texts, facts = zip(*filter(None, map(in_the_grammar, facts)), strict=True)
         reads += ", facts in the grammar's words"
     for note in generation.check_prompts(encoder, texts, card):
         print("note:", note)

@@ -28,8 +28,8 @@ def hinge_discriminator(
     Args:
         logits_real: [B].
         logits_fake: [B].
-        logits_mismatched: [M], M at most B; None leaves the third term out, and the second then
-            has the weight 1.
+        logits_mismatched: [M], one or several to a picture; None leaves the third term out, and
+            the second then has the weight 1.
 
     Returns:
         A scalar, at least 0.

@@ -568,10 +568,10 @@ class Gan:
     def _likeness(self, batch: TrainingBatch, drawn: Tensor) -> Tensor:
         """How alike two pictures of one caption are: the mean of -log |G(t, z) - G(t, z')|.
 
-        In the line of mao2019modeseeking, section 3.2, who minimize the inverse of that distance.
-        The logarithm asks every caption to come as much apart in proportion, be the thing small or
-        large; the inverse would ask most of what is smallest. For every second caption, and of
-        pictures reduced to S/2 x S/2, where noise of single pixels counts for little.
+        In the line of mao2019modeseeking, section 3.2, who maximize that distance over that of the
+        noises. The logarithm asks every caption to come as much apart in proportion, be the thing
+        small or large; without it, what is largest would count most. For every second caption, and
+        of pictures reduced to S/2 x S/2, where noise of single pixels counts for little.
         """
         noise = batch.draw_noise(batch.noise.shape[1])  # [B, Z]
         other = self.modules["generator"](batch.text[::2], noise[::2])  # [B/2, 3, S, S]
