@@ -21,6 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from t2i_course import adversarial_losses as losses
 from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
 from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
+from t2i_course.energy_score import coarse_pixels, picture_score
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.part_judge import PartJudge
 from t2i_course.processes import TrainingBatch, without_wrapping
@@ -28,7 +29,6 @@ from t2i_course.processes import TrainingBatch, without_wrapping
 SLOPE = 0.2  # of the leaky ReLU below 0
 PENALTIES = ("none", "matching-aware", "r1", "r1r2")
 LOSSES = ("hinge", "relativistic")
-COARSE = 8  # pixels to a side, of what the squared error sees
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class GanConfig:
     judge_parts: bool = False  # the discriminator has a head that each part goes to by itself
     redescription: float = 0.0  # weight of -log p(caption | generated), by a trained captioner
     mode_seeking: float = 0.0  # weight of what keeps pictures of one caption apart
+    energy: float = 0.0  # weight of the energy score: as far apart as real ones
     pixel_steps: int = 0  # first ones, in which the generator learns the squared error alone
     pixel_draws: int = 1  # noises tried for each picture there; the nearest one learns
     pixel_fine: bool = True  # there, the blocks above 16 x 16 learn as well
@@ -77,7 +78,7 @@ class GanConfig:
             raise ValueError("layout=on is between the parts of a caption: add parts=on")
         if self.judge_parts and not self.parts:
             raise ValueError("judge_parts=on judges the parts of a caption: add parts=on")
-        for name in ("redescription", "mode_seeking", "pixel_steps", "pixel_every"):
+        for name in ("redescription", "mode_seeking", "energy", "pixel_steps", "pixel_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         for name in ("noise_dim", "penalty_every", "false_captions", "pixel_draws"):
@@ -482,6 +483,7 @@ class Gan:
         names = ("pixels", "discriminator", "real", "generated", "mismatched", "generator")
         names += ("redescription",) if self.config.redescription else ()
         names += ("likeness",) if self.config.mode_seeking else ()
+        names += ("energy",) if self.config.energy else ()
         found = dict.fromkeys(names, batch.text.new_zeros(()))
         begins, every = batch.step <= self.config.pixel_steps, self.config.pixel_every
         if begins or (every and batch.step % every == 0):
@@ -502,12 +504,11 @@ class Gan:
         (li2019imle): then the noise comes to choose what the caption leaves open.
         """
         generator = self.modules["generator"]
-        wanted = functional.adaptive_avg_pool2d(batch.images, COARSE)  # [B, 3, 8, 8]
+        wanted = coarse_pixels(batch.images)  # [B, 3 * 8 * 8]
 
         def error(noise: Tensor) -> Tensor:  # of each picture, [B]
             drawn = generator(batch.text, noise).float()  # [B, 3, S, S]
-            coarse = functional.adaptive_avg_pool2d(drawn, COARSE)
-            return functional.mse_loss(coarse, wanted, reduction="none").mean(dim=(1, 2, 3))
+            return (coarse_pixels(drawn) - wanted).square().mean(dim=1)
 
         noise = batch.noise
         if (more := self.config.pixel_draws - 1) > 0:
@@ -557,25 +558,35 @@ class Gan:
             surprise = self.redescribe(fake, batch.captions).mean()
             recorded["redescription"] = surprise.detach()
             loss = loss + self.config.redescription * surprise
+        if self.config.mode_seeking or self.config.energy:  # two pictures of every second caption
+            one, other = drawn[::2].float(), self._draw_again(batch)
         if self.config.mode_seeking:
-            likeness = self._likeness(batch, drawn)
+            likeness = self._likeness(one, other)
             recorded["likeness"] = likeness.detach()
             loss = loss + self.config.mode_seeking * likeness
+        if self.config.energy:
+            energy = picture_score(one, other, batch.images[::2])
+            recorded["energy"] = energy.detach()
+            loss = loss + self.config.energy * energy
         update("generator", loss)
         discriminator.requires_grad_(True)
         return recorded | {"generator": loss.detach()}
 
-    def _likeness(self, batch: TrainingBatch, drawn: Tensor) -> Tensor:
+    def _draw_again(self, batch: TrainingBatch) -> Tensor:
+        """Draw every second caption with other noise, [B/2, 3, S, S]."""
+        noise = batch.draw_noise(batch.noise.shape[1])  # [B, Z]
+        return self.modules["generator"](batch.text[::2], noise[::2]).float()
+
+    @staticmethod
+    def _likeness(one: Tensor, other: Tensor) -> Tensor:
         """How alike two pictures of one caption are: the mean of -log |G(t, z) - G(t, z')|.
 
         In the line of mao2019modeseeking, section 3.2, who maximize that distance over that of the
         noises. The logarithm asks every caption to come as much apart in proportion, be the thing
-        small or large; without it, what is largest would count most. For every second caption, and
-        of pictures reduced to S/2 x S/2, where noise of single pixels counts for little.
+        small or large; without it, what is largest would count most. Of pictures reduced to
+        S/2 x S/2, where noise of single pixels counts for little.
         """
-        noise = batch.draw_noise(batch.noise.shape[1])  # [B, Z]
-        other = self.modules["generator"](batch.text[::2], noise[::2])  # [B/2, 3, S, S]
-        difference = functional.avg_pool2d(other.float() - drawn[::2].float(), 2)
+        difference = functional.avg_pool2d(other - one, 2)
         return -(difference.abs().mean(dim=(1, 2, 3)) + 1e-3).log().mean()
 
     def _penalty(self, shown: Tensor, text: Tensor) -> Tensor:

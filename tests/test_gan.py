@@ -184,6 +184,7 @@ def test_the_generator_learns_nothing_from_the_discriminators_update(part):
         ({"noise_dim": 0}, "noise_dim must be 1 or more, not 0"),
         ({"false_captions": 0}, "false_captions must be 1 or more"),
         ({"redescription": -1.0}, "redescription must be 0 or more, not -1.0"),
+        ({"energy": -1.0}, "energy must be 0 or more, not -1.0"),
         ({"mode_seeking": -0.1}, "mode_seeking must be 0 or more, not -0.1"),
         ({"pixel_steps": -1}, "pixel_steps must be 0 or more, not -1"),
         ({"pixel_draws": 0}, "pixel_draws must be 1 or more, not 0"),
@@ -357,10 +358,24 @@ def test_mode_seeking_is_the_logarithm_of_how_far_two_pictures_are_apart():
         noise=torch.zeros(9, 8), step=1, chance=torch.Generator().manual_seed(0), rank=0,
         processes=1,
     )  # fmt: skip
-    found = objective._likeness(batch, generator(batch.text, batch.noise))
+    found = objective._likeness(generator(batch.text, batch.noise)[::2],
+                                objective._draw_again(batch))  # fmt: skip
     batch.chance.manual_seed(0)
     first = torch.special.ndtri(batch.draw(8)[::2, 0]).abs()  # [5]
     assert found.item() == pytest.approx(-(first + 1e-3).log().mean().item(), rel=1e-5)
+
+
+def test_with_the_energy_score_pictures_of_one_caption_come_apart_as_real_ones_are(part):
+    apart, recorded = [], []
+    for weight in (0.0, 30.0):
+        objective, history = run(part, replace(SMALL, energy=weight), steps=40)
+        apart.append(distance(objective).mean())
+        recorded.append("energy" in history.losses)
+    assert recorded == [False, True] and apart[1] > 2 * apart[0]
+    real = data.to_float(torch.tensor(part[0].images[:]))
+    assert apart[1] < (real[::2] - real[1::2]).abs().mean()  # which have various captions
+    found = history.losses["energy"]
+    assert sum(found[-5:]) < sum(found[:5])
 
 
 def test_a_run_resumed_among_its_first_steps_is_the_uninterrupted_one(part, tmp_path):
