@@ -154,6 +154,8 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add = wordings.add_argument
     add("--model", metavar="NAME|PATH", default="gan", help="trained on scenes, with parts; its "
         "card names the copy then; default: %(default)s")  # fmt: skip
+    add("--init", metavar="NAME|PATH", help="an encoder that earlier lessons made, to go on with; "
+        "default: that of the GAN's training")  # fmt: skip
     add("--steps", type=int, default=4000, help="default: %(default)s")
     add("--output", metavar="NAME|PATH", default="my-caption-bert-free", help="a new folder, in "
         "data/encoders, or a path; default: %(default)s")  # fmt: skip
@@ -379,7 +381,7 @@ def teach_wordings(args: argparse.Namespace) -> int:
     folder = wording_lessons.teach_wordings(
         args.model, args.output, args.steps, seed=args.seed, device=args.device,
         command=_command(args),
-        progress=sys.stderr.isatty(),
+        progress=sys.stderr.isatty(), init=args.init,
     )  # fmt: skip
     say(f"encoder: {folder}")
     return 0

@@ -11,6 +11,7 @@ section 2; here the translation is another wording). Half of the wordings come f
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -28,13 +29,20 @@ from t2i_course.caption_parts import CaptionReader, PartHeads, labels_of, reader
 from t2i_course.captions import Facts, choose_facts, groups_of, word_facts
 from t2i_course.free_wording import word_freely
 from t2i_course.scenes import CROWDED, sample_scene
-from t2i_course.text_encoder import BATCH, TextEncoder, card_entry, write_encoder
+from t2i_course.text_encoder import (
+    BATCH,
+    TextEncoder,
+    card_entry,
+    encoder_folder,
+    write_encoder,
+)
 
 RATE = 4e-4
 KEPT = 4  # of a batch, every fourth caption is also read in the grammar's wording
 UNSEEN = 0.3  # share of those that use the words of no training caption, as in pre-training
-PLAIN = 2  # wordings of the grammar, the nearest of which is the aim
-LABELS = 0.05  # weight of reading all facts from the parts
+PLAIN = 4  # wordings of the grammar; the nearest of those that are read right is the aim
+LABELS = 0.1  # weight of reading all facts from the parts
+TURNS = ((1, False), (2, False), (3, False), (None, False), (2, True), (3, True))
 SORTED = 4  # batches drawn at once, so that captions of like length share one
 HELD, TAUGHT = 1_000, 4_000  # captions that measure, and that teach the linear layers
 HEAD_STEPS = 800  # of the linear layers
@@ -54,11 +62,17 @@ class Reading:
 
 
 def draw_facts(count: int, rng: random.Random) -> list[Facts]:
-    """Draw what captions state: every other one has one, two or three kinds of things, by turns."""
+    """Draw what captions state: by turns of one, two, three, any number of kinds of things.
+
+    Then come two lists, of two and of three kinds, which say of no thing where it is: there only
+    the words tell which attribute goes with which thing, and left to chance lists are rare.
+    """
     drawn: list[Facts] = []
     while len(drawn) < count:
-        facts, turn = choose_facts(sample_scene(rng, shares=CROWDED), rng), len(drawn) % 6
-        if turn > 2 or len(groups_of(facts)) == turn + 1:
+        facts = choose_facts(sample_scene(rng, shares=CROWDED), rng)
+        kinds, listed = TURNS[len(drawn) % len(TURNS)]
+        fits = kinds is None or len(groups_of(facts)) == kinds
+        if fits and not (listed and facts["relations"]):
             drawn.append(facts)
     return drawn
 
@@ -105,15 +119,18 @@ def teach_wordings(
     device: str | None = None,
     command: str = "",
     progress: bool = True,
+    init: str | None = None,
 ) -> Path:
     """Teach a copy of a GAN's text encoder freer wordings, and name it in the GAN's card.
 
     The card's shares of wordings read right are of the two grammars, not of the authors' sentences.
 
-    The loss of a caption is the distance of what the copy reads to the nearest of two wordings of
+    The loss of a caption is the distance of what the copy reads to the nearest of four wordings of
     the grammar, as the encoder of the training reads them; that distance again, for some captions
-    of the grammar, to themselves; and 0.05 times the cross-entropy of all facts, read from the
-    parts by linear layers that have learnt on the grammar's wordings and stand still.
+    of the grammar, to themselves and those four; and 0.1 times the cross-entropy of all facts, read
+    from the parts by linear layers that have learnt on the grammar's wordings and stand still. The
+    encoder of the training misreads most lists of three things. What these layers misread is no
+    aim: another wording is, or else the facts alone.
 
     Args:
         model: a GAN with parts, trained on scenes; `generation.load_model` takes the copy for its
@@ -125,6 +142,7 @@ def teach_wordings(
         device: as `runtime.choose_device` takes it.
         command: that does it again, for the cards.
         progress: show a bar.
+        init: an encoder that earlier lessons made, to go on with; by default that of the training.
 
     Returns:
         The encoder's folder.
@@ -132,7 +150,8 @@ def teach_wordings(
     Raises:
         FileExistsError: the output folder is there already.
         FileNotFoundError: as `checkpoints.load_generator`.
-        ValueError: as there; the GAN has no parts, or was trained on photos.
+        ValueError: as there; the GAN has no parts, or was trained on photos; or `init` is of
+            another pooling, or not a copy of the encoder of the training.
     """
     path = Path(output).expanduser()
     folder = runtime.data_folder() / "encoders" / path if len(path.parts) == 1 else path
@@ -143,13 +162,21 @@ def teach_wordings(
     reader = reader_of(generator, str(model))
     if card["data"] != "scenes":
         raise ValueError(f"{model} was trained on {card['data']}: only scenes have a grammar")
-    student = TextEncoder(teacher.name, teacher.pooling, frozen=False, device=place).train()
+    student = TextEncoder(init or teacher.name, teacher.pooling, frozen=False, device=place).train()
+    begun = card_entry(student)
+    if init is not None:
+        earlier = Path(encoder_folder(init)) / "card.json"
+        if earlier.is_file():
+            begun |= checkpoints.origin(json.loads(earlier.read_text(encoding="utf-8")))
+    if student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
+        raise ValueError(f"{init} has another vocabulary than {teacher.name}, by which {model} was "
+                         "trained: begin with a copy of that one")  # fmt: skip
     runtime.seed_everything(seed)
     rng, start = random.Random(f"wordings {seed}"), time.perf_counter()
     heads, deviation = _heads(teacher, reader, rng)
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=max(0.05, 2 / steps)
+        optimizer, RATE, total_steps=max(3, steps), pct_start=max(0.05, 2 / max(3, steps))
     )
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=runtime.bf16_pays(place))
     words: set[str] = set()
@@ -164,7 +191,9 @@ def teach_wordings(
         with autocast:
             found = read(student, reader, free + kept)
         labels = _labels(facts + facts[::KEPT], place)
-        loss = _loss(found, aims, len(facts), deviation)
+        stated = torch.cat([labels[: len(facts)]] * PLAIN + [labels[len(facts) :]])
+        right = heads.right(aims.parts.float(), stated)
+        loss = _loss(found, aims, right, len(facts), deviation)
         loss = loss + LABELS * heads.loss(found.parts.float(), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -186,7 +215,7 @@ def teach_wordings(
         "model": f"a copy of {teacher.name}, taught freer wordings for prompts",
         "data": "captions of the course's grammar, and freer wordings: half of a second grammar, "
         "half sentences of six authors, language models, with other values (text alone)",
-        "begun_with": card_entry(teacher),
+        "begun_with": begun,
         "reader_of": card["sha256"],
         "seed": seed,
         "batch_size": batch_size,
@@ -226,24 +255,36 @@ def _labels(facts: Sequence[Facts], device: torch.device) -> Tensor:
     return torch.tensor([labels_of(f) for f in facts], device=device)
 
 
-def _loss(found: Reading, aims: Reading, count: int, deviation: Tensor) -> Tensor:
-    """Mean distance of freer wordings to the nearest aim, plus that of kept ones to their own.
+def _loss(
+    found: Reading, aims: Reading, right: Tensor, count: int, deviation: Tensor
+) -> Tensor:
+    """Mean distance of freer wordings to the nearest aim, plus that of kept ones.
 
     Args:
-        found: of `count` freer wordings, then of K kept ones.
+        found: of `count` freer wordings, then of K kept ones of every `KEPT`-th of these captions.
         aims: of `count` captions in `PLAIN` wordings, one wording after the other, then of the
             kept ones.
+        right: bool, as many: whether an aim is read right; what has no such aim costs nothing.
         count: of freer wordings.
         deviation: [D], of the features.
     """
     split = PLAIN * count
-    free, kept = (
-        Reading(found.sentence[s], found.parts[s]) for s in (slice(count), slice(count, None))
-    )
     plain = Reading(
         aims.sentence[:split].unflatten(0, (PLAIN, count)),
         aims.parts[:split].unflatten(0, (PLAIN, count)),
     )
-    nearest = free.distance(plain, deviation).min(dim=0).values  # [B]
-    same = kept.distance(Reading(aims.sentence[split:], aims.parts[split:]), deviation)  # [K]
-    return nearest.mean() + same.mean()
+    own = Reading(aims.sentence[split:][None], aims.parts[split:][None])  # [1, K]
+    others = Reading(plain.sentence[:, ::KEPT], plain.parts[:, ::KEPT])  # [P, K]
+    good, kept_good = right[:split].unflatten(0, (PLAIN, count)), right[split:][None]
+
+    def nearest(rows: slice, aims_and_right: Sequence[tuple[Reading, Tensor]]) -> Tensor:
+        one = Reading(found.sentence[rows], found.parts[rows])
+        far = torch.cat(
+            [one.distance(a, deviation).masked_fill(~r, torch.inf) for a, r in aims_and_right]
+        )
+        least = far.min(dim=0).values
+        return least.masked_fill(least.isinf(), 0).mean()
+
+    return nearest(slice(count), [(plain, good)]) + nearest(
+        slice(count, None), [(own, kept_good), (others, good[:, ::KEPT])]
+    )

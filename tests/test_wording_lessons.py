@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from t2i_course import authored_wordings, checkpoints, generation, runtime, wording_lessons
-from t2i_course.caption_parts import THINGS
 from t2i_course.captions import groups_of
 from t2i_course.text_encoder import TextEncoder
 from t2i_course.wording_lessons import PLAIN, Reading, _loss, draw_facts, draw_lessons
@@ -54,11 +53,14 @@ def taught(home):
         )
 
 
-def test_every_other_caption_has_one_two_or_three_kinds_by_turns():
+def test_one_two_three_or_any_kinds_come_by_turns_and_then_two_lists():
     facts = draw_facts(60, random.Random(0))
     kinds = [len(groups_of(f)) for f in facts]
-    assert all(kinds[k] == k % 6 + 1 for k in range(60) if k % 6 < THINGS)
+    assert [kinds[k] for k in range(6) if k != 3] == [1, 2, 3, 2, 3]
+    assert all(kinds[k] == kinds[k % 6] for k in range(60) if k % 6 != 3)
     assert len(set(kinds[3::6])) > 1
+    assert not any(f["relations"] for f in facts[4::6] + facts[5::6])
+    assert any(f["relations"] for f in facts[1::6]) and any(f["relations"] for f in facts[2::6])
 
 
 def test_captions_of_like_length_share_a_batch_and_belong_to_their_facts():
@@ -85,24 +87,37 @@ def test_half_of_the_lessons_are_captions_of_authors(monkeypatch):
     assert texts.count("an author wants a red star") == len(texts) / 2 == 16
 
 
-def test_the_loss_is_the_distance_to_the_nearest_wording_and_of_kept_ones_to_themselves():
+def test_the_loss_is_the_distance_to_the_nearest_wording_that_is_read_right():
     torch.manual_seed(0)
-    deviation = torch.full((5,), 2.0)
-    aims = Reading(torch.randn(PLAIN * 3 + 2, 5), torch.randn(PLAIN * 3 + 2, 4, 64))
-    found = Reading(torch.randn(3 + 2, 5), torch.randn(3 + 2, 4, 64))
+    count, kept = 5, 2  # the first and the fifth are kept in the grammar's wording as well
+    deviation, number = torch.full((5,), 2.0), PLAIN * count + kept
+    aims = Reading(torch.randn(number, 5), torch.randn(number, 4, 64))
+    found = Reading(torch.randn(count + kept, 5), torch.randn(count + kept, 4, 64))
+    right = torch.ones(number, dtype=torch.bool)
+    right[1::count] = False  # no wording of the second, and not the first two of the third
+    right[2], right[count + 2] = False, False
+    right[-1] = False  # of the kept ones the second is misread; its other wordings are aims
 
     def far(a, b):
         sentence = ((found.sentence[a] - aims.sentence[b]) / 2).square().mean()
         return sentence + (found.parts[a] - aims.parts[b]).square().mean()
 
-    nearest = [min(far(k, p * 3 + k) for p in range(PLAIN)) for k in range(3)]
-    kept = [far(3 + k, PLAIN * 3 + k) for k in range(2)]
-    wanted = sum(nearest) / 3 + sum(kept) / 2
-    assert torch.allclose(_loss(found, aims, 3, deviation), wanted)
-    # What already reads as one of the wordings costs nothing.
-    rows = [3, 1, 5, 6, 7]  # of the second, the first, the second wording; the kept ones
-    same = Reading(aims.sentence[rows], aims.parts[rows])
-    assert _loss(same, aims, 3, deviation) == 0
+    aims_of = [[p * count + k for p in range(PLAIN)] for k in range(count)]
+    aims_of[1], aims_of[2] = [], aims_of[2][2:]
+    free = [min((far(k, b) for b in rows), default=0) for k, rows in enumerate(aims_of)]
+    own = [
+        min(far(count, b) for b in [number - 2, *aims_of[0]]),
+        min(far(count + 1, b) for b in aims_of[4]),
+    ]
+    wanted = sum(free) / count + sum(own) / kept
+    assert torch.allclose(_loss(found, aims, right, count, deviation), wanted)
+    # What already reads as one of its aims costs nothing; what has none, never anything.
+    rows = [count, 0, 2 * count + 2, 3, 4, number - 2, 4]
+    same = Reading(aims.sentence[rows].clone().requires_grad_(), aims.parts[rows])
+    loss = _loss(same, aims, right, count, deviation)
+    assert loss == 0
+    loss.backward()
+    assert same.sentence.grad.isfinite().all()
 
 
 def test_the_copy_learns_and_the_generator_takes_it_for_its_prompts(home, taught, monkeypatch):
@@ -174,6 +189,26 @@ def test_without_parts_or_scenes_or_room_there_are_no_lessons(patched, monkeypat
     finally:
         card.write_text(text, encoding="utf-8")
     assert not (patched / "encoders" / "other").exists()
+
+
+def test_lessons_go_on_with_an_encoder_of_earlier_ones_and_with_no_other(home, taught, patched):
+    folder = wording_lessons.teach_wordings(
+        "gan", "further", 2, batch_size=4, device="cpu", progress=False, init="free"
+    )
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert card["begun_with"]["name"] == "free"
+    assert card["begun_with"]["fingerprint"] == TextEncoder("free", device="cpu").fingerprint
+    assert card["begun_with"]["command"] == "test" and card["begun_with"]["steps"] == STEPS
+    assert card["begun_with"]["begun_with"]["name"] == "caption-bert"
+    other = home / "encoders" / "other-words"
+    shutil.copytree(home / "encoders" / "caption-bert", other)
+    file = other / "tokenizer.json"
+    words = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = words["model"]["vocab"]
+    vocabulary["zebra"] = vocabulary.pop("triangle")
+    file.write_text(json.dumps(words), encoding="utf-8")
+    with pytest.raises(ValueError, match="other-words has another vocabulary than caption-bert"):
+        wording_lessons.teach_wordings("gan", "no", 2, device="cpu", init="other-words")
 
 
 def test_lessons_repeat_with_the_seed(patched):
