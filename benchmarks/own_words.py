@@ -2,16 +2,17 @@
 
     python benchmarks/own_words.py --model gan            prints the figures
     python benchmarks/own_words.py --model gan --ledger   writes them to data/results/own_words.json
-    python benchmarks/own_words.py --file other_words.txt --ledger    to other_words.json
+    python benchmarks/own_words.py --file other_words.txt --ledger    to other_words.json, and so on
     python benchmarks/own_words.py --training-encoder    read by the encoder of the GAN's training
     python benchmarks/own_words.py --grammar    the same facts in the training captions' words, as
                                                 far as these have a sentence for them
 
 `own_words.txt` holds captions worded by hand, from the vocabulary of the training captions, each
 with what it states. Those of `other_words.txt` a language model worded, which was given vocabulary
-and facts and had seen neither the grammar nor any other caption of the project. Each is drawn from
-five noise vectors, rounded to 8 bits and read by the oracle. The interval is a bootstrap over
-captions. A second row gives every picture another caption's facts.
+and facts and had seen neither the grammar nor any other caption of the project. So were those of
+`third_words.txt`, by another, of drawn facts, when all lessons were done. Each is drawn from five
+noise vectors, rounded to 8 bits and read by the oracle. The interval is a bootstrap over captions.
+A second row gives every picture another caption's facts.
 """
 
 from __future__ import annotations
