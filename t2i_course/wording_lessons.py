@@ -150,8 +150,8 @@ def teach_wordings(
     Raises:
         FileExistsError: the output folder is there already.
         FileNotFoundError: as `checkpoints.load_generator`.
-        ValueError: as there; the GAN has no parts, or was trained on photos; or `init` is of
-            another pooling, or not a copy of the encoder of the training.
+        ValueError: as there; the GAN has no parts, or was trained on photos; or `init` has another
+            vocabulary than the encoder of the training.
     """
     path = Path(output).expanduser()
     folder = runtime.data_folder() / "encoders" / path if len(path.parts) == 1 else path
