@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_course import generation, held_out, judged_pictures, report, runtime, scene_accuracy
-from t2i_course.captions import Facts, groups_of
+from t2i_course import generation, report, runtime
 from t2i_course.estimates import Estimate, wilson_interval
+from t2i_course.metrics import held_out, judged_pictures
+from t2i_course.scenes import accuracy as scene_accuracy
+from t2i_course.scenes.wording import Facts, groups_of
 
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from t2i_course import data, generation, oracle, report, runtime, scenes
+from t2i_course import data, generation, report, runtime
+from t2i_course.scenes import drawing, oracle
 from t2i_course.text_encoder import embed_captions
 
 SUBSETS = ("val_seen", "val_unseen")
@@ -41,9 +42,9 @@ def main() -> None:
     parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
     arguments = parser.parse_args()
     settings = runtime.settings()
-    folder = scenes.make_scenes()
+    folder = drawing.make_scenes()
     train, val = (data.pack(folder, split, 64) for split in ("train", "val"))
-    entries = scenes.read_captions(folder, "val")
+    entries = drawing.read_captions(folder, "val")
     first = [entries[start] for start in val.caption_starts[:-1]]
     subsets = np.array([SUBSETS[i % 2] for i in range(len(val))])
     rows = []

@@ -23,8 +23,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from t2i_course import evaluation, held_out, report, runtime, scenes
-from t2i_course.scene_features import load_scene_features
+from t2i_course import evaluation, report, runtime
+from t2i_course.metrics import held_out
+from t2i_course.metrics.scene_features import load_scene_features
+from t2i_course.scenes import drawing
 
 SEED = 7
 
@@ -32,13 +34,13 @@ SEED = 7
 def make_sets(count: int) -> dict[str, np.ndarray]:
     """Draw scenes and distort them: uint8 [N, 3, 64, 64] by name."""
     rng, noise = random.Random(SEED), np.random.default_rng(SEED)
-    drawn = [scenes.sample_scene(rng, bool(index % 2)) for index in range(count)]
+    drawn = [drawing.sample_scene(rng, bool(index % 2)) for index in range(count)]
     fewer = [
         replace(scene, objects=tuple(o for o in scene.objects if rng.random() < 0.5))
         for scene in drawn
     ]
     real, missing = (
-        np.stack([np.asarray(scenes.render(scene)) for scene in part]).transpose(0, 3, 1, 2)
+        np.stack([np.asarray(drawing.render(scene)) for scene in part]).transpose(0, 3, 1, 2)
         for part in (drawn, fewer)
     )
 
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2_000, help="pictures in a set (2000)")
     parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
     arguments = parser.parse_args()
-    held = held_out.open_held_out("scenes", "val", scenes.SIDE)
+    held = held_out.open_held_out("scenes", "val", drawing.SIDE)
     extractor = load_scene_features()
     reference = evaluation.extract_features(extractor, np.asarray(held.packed.images))
     start, rows = time.perf_counter(), []

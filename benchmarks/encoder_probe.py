@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from t2i_course import probe, report, runtime, scenes
+from t2i_course import report, runtime
+from t2i_course.scenes import drawing, probe
 from t2i_course.text_encoder import TextEncoder
 
 ENCODERS = {  # the second is not in git: `python -m t2i_course encoder` leaves it
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--encoder", action="append", help="names or folders; default: all")
     parser.add_argument("--train", type=int, default=18_000, help="captions to train on")
     arguments = parser.parse_args()
-    held_out = scenes.read_captions(scenes.make_scenes(), "val")
+    held_out = drawing.read_captions(drawing.make_scenes(), "val")
     rows = []
     for name in arguments.encoder or ENCODERS:
         encoder = TextEncoder(name)

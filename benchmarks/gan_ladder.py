@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from t2i_course import evaluation_result, report, runtime
+from t2i_course import report, runtime
+from t2i_course.metrics import evaluation_result
 
 RUNS = runtime.data_folder() / "results" / "gan_ladder_runs.jsonl"  # every run, as it was
 BARE = {

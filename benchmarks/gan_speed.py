@@ -21,9 +21,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2i_course import data, gan, mismatched_captions, report, runtime
+from t2i_course import data, gan, report, runtime
 from t2i_course.adversarial_losses import hinge_discriminator, hinge_generator
 from t2i_course.processes import Place, TrainingBatch, find_place
+from t2i_course.scenes import mismatched_captions
 from t2i_course.text_encoder import TextEncoder, embed_captions
 from t2i_course.training import descend
 

@@ -22,18 +22,9 @@ import time
 import numpy as np
 import torch
 
-from t2i_course import (
-    captioner,
-    checkpoints,
-    data,
-    gan,
-    mismatched_captions,
-    report,
-    runtime,
-    scenes,
-    text_encoder,
-)
+from t2i_course import captioner, checkpoints, data, gan, report, runtime, text_encoder
 from t2i_course.estimates import Estimate, bootstrap_interval, wilson_interval
+from t2i_course.scenes import drawing, mismatched_captions
 
 PARTS = {"training": "train", "held-out": "val"}
 
@@ -41,13 +32,13 @@ PARTS = {"training": "train", "held-out": "val"}
 def choose(split: str, count: int) -> list[dict]:
     """Caption entries of `count` pictures with seen pairs, each with a true and a false wording."""
     folder, rng = data.resolve_data("scenes"), random.Random(0)
-    shown, entries = scenes.read_instances(folder, split), scenes.read_captions(folder, split)
+    shown, entries = drawing.read_instances(folder, split), drawing.read_captions(folder, split)
     rng.shuffle(entries)
     chosen: dict[int, dict] = {}
     for entry in entries:
         image = entry["image_id"]
         pairs = {(thing.shape, thing.color) for thing in shown[image].objects}
-        if image in chosen or pairs & scenes.UNSEEN_PAIRS:
+        if image in chosen or pairs & drawing.UNSEEN_PAIRS:
             continue
         true, false = mismatched_captions.like_worded_pair(entry, shown[image], rng)
         chosen[image] = entry | {"true": true, "false": false}

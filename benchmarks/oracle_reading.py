@@ -15,7 +15,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from t2i_course import coco_folder, oracle, report, runtime, scenes
+from t2i_course import coco_folder, report, runtime
+from t2i_course.scenes import drawing, oracle
 
 
 def main() -> None:
@@ -23,10 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ledger", action="store_true", help="write rows of the results ledger")
     arguments = parser.parse_args()
-    folder = scenes.make_scenes()
+    folder = drawing.make_scenes()
     instances = coco_folder.instances(folder, "val")
     names = {c["id"]: c["name"] for c in instances.dataset["categories"]}
-    facts = scenes.read_facts(folder, "val")
+    facts = drawing.read_facts(folder, "val")
     pictures, true = [], []
     for image in instances.dataset["images"]:
         pictures.append(np.asarray(Image.open(folder / "val" / image["file_name"])))

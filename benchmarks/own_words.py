@@ -27,16 +27,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from t2i_course import authored_wordings, captions, generation, report, runtime, scene_accuracy
+from t2i_course import generation, report, runtime
 from t2i_course.estimates import bootstrap_interval
+from t2i_course.scenes import accuracy as scene_accuracy
+from t2i_course.scenes import authored_wordings, wording
 
 FILE = Path(__file__).with_name("own_words.txt")
 
 
-def in_the_grammar(facts: captions.Facts) -> tuple[str, captions.Facts] | None:
+def in_the_grammar(facts: wording.Facts) -> tuple[str, wording.Facts] | None:
     """Facts with a training caption's wording of them; None if the grammar has no sentence."""
     try:
-        return captions.word_facts(facts, random.Random(0)), facts
+        return wording.word_facts(facts, random.Random(0)), facts
     except ValueError:
         return None
 

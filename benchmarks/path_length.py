@@ -16,8 +16,9 @@ import time
 import numpy as np
 import torch
 
-from t2i_course import generation, held_out, report, runtime
+from t2i_course import generation, report, runtime
 from t2i_course.estimates import bootstrap_interval
+from t2i_course.metrics import held_out
 from t2i_course.style_decoder import path_length
 
 STATISTICS = {

@@ -18,7 +18,9 @@ import arrangements
 import numpy as np
 import torch
 
-from t2i_course import caption_parts, generation, held_out, probe, report, text_encoder
+from t2i_course import generation, report, text_encoder
+from t2i_course.metrics import held_out
+from t2i_course.scenes import caption_parts, probe
 
 SEED = 1  # of the captions that the layers learn from
 

@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from arrangements import write
 
-from t2i_course import generation, held_out, judged_pictures, scene_accuracy
-from t2i_course.captions import ATTRIBUTES, Facts
+from t2i_course import generation
 from t2i_course.estimates import Estimate, bootstrap_interval
+from t2i_course.metrics import held_out, judged_pictures
 from t2i_course.report import check_name
 from t2i_course.runtime import settings
-from t2i_course.scenes import Scene, SceneObject
+from t2i_course.scenes import accuracy as scene_accuracy
+from t2i_course.scenes.drawing import Scene, SceneObject
+from t2i_course.scenes.wording import ATTRIBUTES, Facts
 
 MEASURES = ("place across", "place down", "diameter", "shade")
 

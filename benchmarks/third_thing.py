@@ -24,34 +24,23 @@ import time
 import numpy as np
 import torch
 
-from t2i_course import (
-    captioner,
-    captions,
-    checkpoints,
-    data,
-    gan,
-    generation,
-    held_out,
-    judged_pictures,
-    mismatched_captions,
-    report,
-    runtime,
-    scene_accuracy,
-    text_encoder,
-)
-from t2i_course.caption_parts import ROLES, THING, THINGS, labels_of
+from t2i_course import captioner, checkpoints, data, gan, generation, report, runtime, text_encoder
 from t2i_course.estimates import Estimate, bootstrap_interval, wilson_interval
-from t2i_course.oracle import relation_holds
-from t2i_course.scenes import Scene
+from t2i_course.metrics import held_out, judged_pictures
+from t2i_course.scenes import accuracy as scene_accuracy
+from t2i_course.scenes import mismatched_captions, wording
+from t2i_course.scenes.caption_parts import ROLES, THING, THINGS, labels_of
+from t2i_course.scenes.drawing import Scene
+from t2i_course.scenes.oracle import relation_holds
 
 
-def side(stated: captions.Facts) -> str:
+def side(stated: wording.Facts) -> str:
     """On which side of both the third thing is: "left", "right", "above" or "below"."""
     roles = labels_of(stated)[-THINGS * len(THING) :: len(THING)]
     return ROLES[roles[-1]].removeprefix("aside ")
 
 
-def places(stated: captions.Facts, shown: Scene) -> tuple[bool, bool] | None:
+def places(stated: wording.Facts, shown: Scene) -> tuple[bool, bool] | None:
     """Whether the third thing is on its side of both, and whether the pair stands as stated.
 
     Args:
@@ -64,7 +53,7 @@ def places(stated: captions.Facts, shown: Scene) -> tuple[bool, bool] | None:
     """
     if len(shown.objects) != 3:
         return None
-    turned = captions.turn_third(stated)["relations"]
+    turned = wording.turn_third(stated)["relations"]
     aside = [old != new for old, new in zip(stated["relations"], turned, strict=True)]
     answers = []
     for order in itertools.permutations(shown.objects):
@@ -93,10 +82,10 @@ def main() -> None:
     judge, _ = checkpoints.load_generator(path, device, {"discriminator": gan.Discriminator})
     teller = captioner.load_captioner(encoder, arguments.captioner, device)
     held = held_out.open_held_out("scenes")
-    rows = np.array([row for row, facts in enumerate(held.facts) if captions.turn_third(facts)])
+    rows = np.array([row for row, facts in enumerate(held.facts) if wording.turn_third(facts)])
     stated, rng = [held.facts[row] for row in rows], random.Random(0)
     worded = [
-        mismatched_captions.word_alike(facts, captions.turn_third(facts), rng) for facts in stated
+        mismatched_captions.word_alike(facts, wording.turn_third(facts), rng) for facts in stated
     ]
     true, false = (list(told) for told in zip(*worded, strict=True))
     packed = data.pack(data.resolve_data("scenes"), "val", judge.image_size)
@@ -127,9 +116,7 @@ def main() -> None:
         right[f"drawn {where} where it belongs"] = stand[sides == where, 0]
     apart = {"turned": np.linalg.norm(text[0] - text[1], axis=1)}
     single = [row for row, facts in enumerate(held.facts) if len(facts["objects"]) == 1][:1000]
-    one = [
-        (facts, captions.contradict(facts, rng)) for facts in (held.facts[row] for row in single)
-    ]
+    one = [(facts, wording.contradict(facts, rng)) for facts in (held.facts[row] for row in single)]
     told = zip(*(mismatched_captions.word_alike(*pair, rng) for pair in one), strict=True)
     first, second = (text_encoder.embed_captions(encoder, list(part)) for part in told)
     apart["of a single thing, false in one fact"] = np.linalg.norm(first - second, axis=1)

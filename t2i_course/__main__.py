@@ -1,21 +1,21 @@
 """The command line: `python -m t2i_course doctor | download | train | generate | evaluate | ...`.
 
 An expected error is one line on stderr and exit status 2; with T2I_DEBUG=1 it is a traceback.
-Libraries are imported where they are used, so that `--help` and `doctor` need none of them.
+A command is a file in `t2i_course.commands` with a function `run`, imported when it is asked for,
+so that `--help` and `doctor` need no library.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 from t2i_course import __version__
-from t2i_course.console import MODELS, PRESETS, given, note, say
+from t2i_course.commands.console import MODELS, PRESETS, note
 
 
 def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
@@ -203,243 +203,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE")
 
 
-def _command(args: argparse.Namespace) -> str:
-    """The command that was given, for cards and the ledger."""
-    return shlex.join(["python", "-m", "t2i_course", *args.argv])
-
-
-def _check_steps(args: argparse.Namespace) -> None:
-    if args.steps < 10:
-        raise ValueError(f"--steps {args.steps}: 10 are needed at least")
-
-
-def doctor(_: argparse.Namespace) -> int:
-    """Print a line for each requirement; return 1 if a required one fails."""
-    from t2i_course import runtime
-
-    checks = runtime.check_environment()
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        status = "OK" if check.ok else "FAIL" if check.required else "optional"
-        remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
-        print(f"{status:<9} {check.name:<{width}}  {check.detail}{remedy}")
-    failed = [check.name for check in checks if check.required and not check.ok]
-    print(f"{len(failed)} to mend: {', '.join(failed)}" if failed else "all there")
-    return 1 if failed else 0
-
-
-def download(args: argparse.Namespace) -> int:
-    """Download COCO into a folder that --data takes."""
-    from t2i_course import runtime
-    from t2i_course.download import download_coco
-
-    splits = ("train", "val") if args.split == "all" else (args.split,)
-    output = args.output or runtime.data_folder() / "coco"
-    folder = download_coco(output, splits, args.year, args.subset, args.mirror, say=say)
-    say(f"ready: --data {folder}, or T2I_DATA={folder}")
-    return 0
-
-
-def convert(args: argparse.Namespace) -> int:
-    """Make a folder in COCO's layout from pictures and a CSV file."""
-    from t2i_course.convert import convert_table
-
-    folder = convert_table(args.table, args.pictures, args.output)
-    say(f"ready: --data {folder}, or T2I_DATA={folder}")
-    return 0
-
-
-def train(args: argparse.Namespace) -> int:
-    """Train a generator on captioned pictures; write its weights and model card."""
-    from t2i_course import train_command
-
-    return train_command.train(args)
-
-
-def generate(args: argparse.Namespace) -> int:
-    """Draw prompts: a grid, a folder of samples, or both."""
-    import torch
-
-    from t2i_course import generation, runtime
-
-    prompts = generation.read_prompts(args.prompt, args.prompts)
-    folder = Path(args.output_dir).expanduser() if args.output_dir else None
-    picture = Path(args.output or "generated.png").expanduser()
-    wants_picture = args.output is not None or folder is None
-    if wants_picture:
-        generation.check_picture_path(picture)
-    if folder is not None:
-        generation.check_sample_folder(folder, args.overwrite)
-    device = runtime.choose_device(args.device)
-    generator, encoder, card = generation.load_model(args.model, device, args.truncation)
-    for remark in generation.check_prompts(encoder, prompts, card):
-        note(remark)
-    if generator.noise_dim == 0 and args.count > 1:
-        note(f"the model {args.model} draws without noise: all samples of a prompt are the same")
-
-    batches = generation.sample(generator, encoder, prompts, args.count, args.seed)
-    if wants_picture:
-        images = torch.cat(list(batches))  # [P * C, 3, S, S]
-        batches = iter(images.split(generation.BATCH))
-    if folder is not None:
-        generation.write_samples(folder, batches, prompts, args.count, args.seed, args.model)
-        say(f"{len(prompts) * args.count} samples: {folder}")
-    if wants_picture:
-        generation.write_grid(picture, images, prompts)
-        say(f"grid: {picture}")
-    return 0
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Measure a model's pictures, or a folder of them; print the table, add rows to the ledger."""
-    from t2i_course import (
-        data,
-        generation,
-        held_out,
-        judged_pictures,
-        protocol,
-        report,
-        runtime,
-        shared_pictures,
-    )
-    from t2i_course.checkpoints import checkpoint_path
-    from t2i_course.instruments import load_instruments
-
-    ledger = report.check_name(args.ledger)
-    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
-    device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
-    grid = Path(args.grid).expanduser() if args.grid else None
-    if grid is not None:
-        generation.check_picture_path(grid)
-    if args.pictures is None:
-        generator, encoder, card = generation.load_model(args.model, device, args.truncation)
-        size = generator.image_size
-    else:
-        folder = judged_pictures.read_drawn(args.pictures, bars)
-        size = folder.size
-    if current.data != "scenes":
-        val = data.find_data(current.data, "val")
-        if args.pictures is None and "trained_on" in card:
-            shared_pictures.check_unseen(card["trained_on"], val, args.model)
-        elif args.pictures is None and card["data"] != "scenes":
-            note(f"the card of {args.model} does not say which captions it has learnt from")
-        shared_pictures.check_splits(val.folder)  # real pictures of train are measured as well
-    held = held_out.open_held_out(current.data, args.split, size, args.on_bad_image, bars)
-    if args.pictures is None:
-        rows = held_out.choose_captions(held, 2000 if args.samples is None else args.samples)
-    else:
-        judged = judged_pictures.match_captions(folder, held, args.samples)
-        rows = judged.caption_rows
-    if args.fid or args.inception_weights:
-        protocol.check_samples(len(rows), held)  # before a download
-    instruments = load_instruments(
-        held, args.extractor, args.matcher, args.fid, args.inception_weights, device, bars,
-        args.clip_weights,
-    )  # fmt: skip
-    if args.pictures is None:
-        if card["data"] != held.data:
-            note(f"{args.model} was trained on {card['data']} and is judged on {held.data}")
-        judged = judged_pictures.draw_captions(
-            checkpoint_path(args.model).name, generator, encoder, held, rows, args.seed, bars
-        )
-    if grid is not None:
-        judged_pictures.write_pairs(grid, judged, held)
-        say(f"grid: {grid}")
-    found = protocol.evaluate(judged, held, instruments, progress=bars)
-    say(str(found))
-    if ledger is not None:
-        command = _command(args)
-        say(f"ledger: {report.add_rows(f'{ledger}.json', found.rows(ledger, command))}")
-    return 0
-
-
-def pretrain_encoder(args: argparse.Namespace) -> int:
-    """Pre-train caption-bert."""
-    from t2i_course import caption_bert
-
-    steps = {
-        "mlm_steps": args.mlm_steps,
-        "contrastive_steps": args.contrastive_steps,
-        "reading_steps": args.reading_steps,
-    }
-    folder = caption_bert.pretrain(
-        captions_files=args.captions,
-        output=args.output,
-        seed=args.seed,
-        device=args.device,
-        **{name: number for name, number in steps.items() if number is not None},
-    )
-    say(f"encoder: {folder}")
-    return 0
-
-
-def teach_wordings(args: argparse.Namespace) -> int:
-    """Teach the encoder of a GAN's prompts freer wordings."""
-    from t2i_course import wording_lessons
-
-    _check_steps(args)
-    folder = wording_lessons.teach_wordings(
-        args.model, args.output, args.steps, seed=args.seed, device=args.device,
-        command=_command(args),
-        progress=sys.stderr.isatty(), init=args.init,
-    )  # fmt: skip
-    say(f"encoder: {folder}")
-    return 0
-
-
-def train_judge(args: argparse.Namespace) -> int:
-    """Train scene-features, photo-features, the caption-matcher, the captioner or a part-judge."""
-    from t2i_course import (
-        caption_matcher,
-        captioner,
-        part_lessons,
-        photo_features,
-        runtime,
-        scene_features,
-        scenes,
-    )
-
-    _check_steps(args)
-    common = {
-        "output": args.output or f"my-{args.network}",
-        "steps": args.steps,
-        "seed": args.seed,
-        "device": args.device,
-        "command": _command(args),
-        "progress": sys.stderr.isatty(),
-    }
-    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
-    if args.network == captioner.NAME:
-        common["begin"] = args.init
-    elif args.network == "part-judge":
-        common["begin"] = args.init or "gan"
-    elif args.init is not None:
-        raise ValueError(f"--init is for captioner and part-judge: {args.network} begins anew")
-    if args.network == "scene-features":
-        if args.data not in (None, "scenes"):
-            raise ValueError("scene-features learn from scenes only: photos carry no facts")
-        if args.size != scenes.SIDE:
-            raise ValueError(f"--size {args.size}: scene-features read {scenes.SIDE} pixels")
-        file = scene_features.train_scene_features(**common)
-    elif args.network == "part-judge":
-        file = part_lessons.teach_part_judge(current.data, **common)
-    elif args.network == "photo-features":
-        file = photo_features.train_photo_features(
-            current.data, size=args.size, on_bad_image=args.on_bad_image, **common
-        )
-    else:
-        learn = {
-            caption_matcher.NAME: caption_matcher.train_caption_matcher,
-            captioner.NAME: captioner.train_captioner,
-        }[args.network]
-        file = learn(
-            current.data, size=args.size, encoder_name=args.encoder,
-            on_bad_image=args.on_bad_image, **common,
-        )  # fmt: skip
-    say(f"weights: {file}")
-    return 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -450,15 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if preset := getattr(args, "preset", None):
         args = build_parser(preset).parse_args(argv)
     args.argv = argv
-    commands = {
-        "doctor": doctor, "download": download, "convert": convert, "train": train,
-        "generate": generate, "evaluate": evaluate, "encoder": pretrain_encoder,
-        "wordings": teach_wordings, "judge": train_judge,
-    }  # fmt: skip
     show_warning = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
-        return commands[args.command](args)
+        command = importlib.import_module(f"t2i_course.commands.{args.command}")
+        return command.run(args)
     except KeyboardInterrupt as stop:
         print(f"t2i_course: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130

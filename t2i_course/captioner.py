@@ -26,7 +26,7 @@ from torch.nn import functional
 from t2i_course import checkpoints, runtime
 from t2i_course.data import Batch, pack, resolve_data, to_float
 from t2i_course.differentiable_augmentation import augment
-from t2i_course.picture_network import fit, load_judge, save_network
+from t2i_course.metrics.picture_network import fit, load_judge, save_network
 from t2i_course.text_encoder import TextEncoder
 
 NAME = "captioner"

@@ -1,7 +1,7 @@
 """Captions and pictures as a network wants them: transforms, collate, packed cache, batches.
 
 A data set is a folder in COCO's layout (`t2i_course.coco_folder`), or of tar files
-(`t2i_course.shards`). `load_split` opens the first kind through
+(`t2i_course.photos.shards`). `load_split` opens the first kind through
 `torchvision.datasets.CocoCaptions`; `pack` decodes each picture once, into one memory-mapped array
 of bytes, and `CaptionBatches` draws the training batches from there without decoding anything.
 
@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from t2i_course import runtime, scenes
+from t2i_course import runtime
 from t2i_course.coco_folder import (
     SPLIT_NAMES,
     CheckedCaptions,
@@ -48,7 +48,8 @@ from t2i_course.packed_cache import (
     open_cache,
     write_cache,
 )
-from t2i_course.shards import ShardCaptions, ShardSplit, find_data
+from t2i_course.photos.shards import ShardCaptions, ShardSplit, find_data
+from t2i_course.scenes import drawing
 
 __all__ = [
     "SPLIT_NAMES",
@@ -84,7 +85,7 @@ def resolve_data(name_or_path: str | os.PathLike[str]) -> Path:
         NotADirectoryError: the path is a file.
     """
     if name_or_path == "scenes":
-        return scenes.make_scenes()
+        return drawing.make_scenes()
     return find_data(name_or_path, "train").folder
 
 

@@ -1,6 +1,6 @@
 """How far drawn pictures are from real ones: numbers from features, each with an interval.
 
-    features of real and generated pictures, [N, D] and [M, D] (`t2i_course.picture_features`)
+    features of real and generated pictures, [N, D] and [M, D] (`metrics.picture_features`)
     frechet           distance of their means and covariances; biased upwards, by about 1 / N
     kernel_distance   polynomial MMD; unbiased at any N
     precision_recall  share of generated samples that look real, of real ones that can be drawn
@@ -29,14 +29,14 @@ from t2i_course.estimates import (
     row_blocks,
     wilson_interval,
 )
-from t2i_course.neighbours import PrecisionRecall, precision_recall, retrieval
-from t2i_course.picture_features import (
+from t2i_course.metrics.picture_features import (
     cached_arrays,
     cached_features,
     check_pictures,
     extract_features,
     read_pictures,
 )
+from t2i_course.neighbours import PrecisionRecall, precision_recall, retrieval
 
 __all__ = [
     "Estimate",

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from t2i_course import runtime
 from t2i_course.evaluation import Estimate, FeatureStatistics, frechet
-from t2i_course.picture_features import extract_features
+from t2i_course.metrics.picture_features import extract_features
 
 # Where torchmetrics would load them from; pytorch-fid offers the same file under another name.
 WEIGHTS_URL = (

@@ -19,12 +19,12 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
 from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
 from t2i_course.energy_score import coarse_pixels, picture_score
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
-from t2i_course.part_judge import PartJudge
 from t2i_course.processes import TrainingBatch, without_wrapping
+from t2i_course.scenes.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
+from t2i_course.scenes.part_judge import PartJudge
 
 SLOPE = 0.2  # of the leaky ReLU below 0
 PENALTIES = ("none", "matching-aware", "r1", "r1r2")
@@ -285,7 +285,7 @@ class Discriminator(nn.Module):
         D(x, t) = h(f(x), t) + v^T f(x) + f(x)^T W t
 
     (miyato2018cgans, section 3), which learns to read in far fewer steps. A third head may read the
-    8 x 8 map part by part of the caption (`t2i_course.part_judge`).
+    8 x 8 map part by part of the caption (`t2i_course.scenes.part_judge`).
 
     Attributes:
         config: the arguments that build it again.

@@ -33,7 +33,7 @@ from t2i_course.caption_file import Captions, GroupedCaptions, write_captions
 from t2i_course.coco_folder import CheckedCaptions, Split, list_images
 from t2i_course.growing_array import GrowingArray
 from t2i_course.listed_captions import ListedCaptions
-from t2i_course.shards import ShardCaptions, ShardSplit
+from t2i_course.photos.shards import ShardCaptions, ShardSplit
 
 VERSION = 1  # of the pixels; a new number gives every cache, and so every run, another key
 FORMAT = 2  # of the files; caches of another one are written anew, under the same key

@@ -1,8 +1,8 @@
 """From captions to features: a frozen BERT, a mean over real tokens, and a cache.
 
 BERT: Devlin et al., NAACL 2019. Two sources: the course's own small BERT in
-`data/encoders/caption-bert` (the default; see `t2i_course.caption_bert`), or any other BERT by its
-name on the hub or its folder, `bert-base-uncased` for one.
+`data/encoders/caption-bert` (the default; see `t2i_course.scenes.pretraining`), or any other BERT
+by its name on the hub or its folder, `bert-base-uncased` for one.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from t2i_course import caption_bert, scenes
+from t2i_course.scenes import drawing, pretraining
 
 
 @pytest.fixture(scope="session")
 def small_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded data set, with 60 training and 40 validation pictures."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
-    return scenes.make_scenes(folder, train=60, val=40, progress=False)
+    return drawing.make_scenes(folder, train=60, val=40, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("encoders") / "tiny-bert"
     folder.mkdir()
-    texts, _ = scenes.sample_captions(300, seed=0)
+    texts, _ = drawing.sample_captions(300, seed=0)
     extra = ["two dogs run on the green grass", "a man rides a wave", "people at a table with food"]
-    tokenizer = caption_bert.train_tokenizer(texts + extra * 3, folder)
+    tokenizer = pretraining.train_tokenizer(texts + extra * 3, folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -78,7 +78,7 @@ def as_photos() -> Callable[[Path, Path], Path]:
 
     def copy(scenes_folder: Path, folder: Path) -> Path:
         shutil.copytree(scenes_folder, folder)
-        (folder / scenes.MARKER).unlink()
+        (folder / drawing.MARKER).unlink()
         for split in ("train", "val"):
             file = folder / "annotations" / f"captions_{split}.json"
             document = json.loads(file.read_text())

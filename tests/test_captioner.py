@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from t2i_course import data, scenes
+from t2i_course import data
 from t2i_course.captioner import (
     Captioner,
     load_captioner,
@@ -12,6 +12,7 @@ from t2i_course.captioner import (
     surprises,
     train_captioner,
 )
+from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
 
 
@@ -22,7 +23,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return scenes.make_scenes(
+    return drawing.make_scenes(
         tmp_path_factory.mktemp("captioner") / "scenes", train=48, val=12, progress=False
     )
 

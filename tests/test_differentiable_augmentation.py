@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from t2i_course import data, scenes
+from t2i_course import data
 from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
-from t2i_course.oracle import read_picture
+from t2i_course.scenes import drawing
+from t2i_course.scenes.oracle import read_picture
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -28,8 +29,8 @@ def test_no_operation_leaves_pictures_as_they_are():
 def test_translated_scenes_keep_their_colours_shapes_and_background():
     rng, kept = random.Random(5), 0
     torch.manual_seed(0)
-    drawn = [scenes.sample_scene(rng, False) for _ in range(60)]
-    images = np.stack([np.asarray(scenes.render(scene)) for scene in drawn]).transpose(0, 3, 1, 2)
+    drawn = [drawing.sample_scene(rng, False) for _ in range(60)]
+    images = np.stack([np.asarray(drawing.render(scene)) for scene in drawn]).transpose(0, 3, 1, 2)
     moved = data.to_uint8(augment(data.to_float(torch.from_numpy(images.copy())), ["translation"]))
     for scene, picture in zip(drawn, moved.numpy().transpose(0, 2, 3, 1), strict=True):
         inside = all(14 < v < 50 for thing in scene.objects for v in (thing.x, thing.y))

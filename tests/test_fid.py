@@ -24,7 +24,8 @@ from PIL import Image
 from scipy import linalg
 from torch import nn
 
-from t2i_course import evaluation, fid, picture_features
+from t2i_course import evaluation, fid
+from t2i_course.metrics import picture_features
 
 COUNT = 4  # pictures in a set: the network takes half a second for each
 

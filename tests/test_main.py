@@ -20,15 +20,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from t2i_course import __version__, caption_parts, checkpoints, report, scenes, training
+from t2i_course import __version__, checkpoints, report, training
 from t2i_course.__main__ import build_parser, main
-from t2i_course.caption_matcher import CaptionMatcher
-from t2i_course.console import PRESETS
-from t2i_course.evaluation_result import LOG_FILE, read_lines
+from t2i_course.commands.console import PRESETS
 from t2i_course.gan import read_config
 from t2i_course.image_decoder import ResidualDecoder
-from t2i_course.picture_network import NO_ENCODER
-from t2i_course.scene_features import SceneFeatures
+from t2i_course.metrics.caption_matcher import CaptionMatcher
+from t2i_course.metrics.evaluation_result import LOG_FILE, read_lines
+from t2i_course.metrics.picture_network import NO_ENCODER
+from t2i_course.metrics.scene_features import SceneFeatures
+from t2i_course.scenes import caption_parts, drawing
 from t2i_course.text_encoder import TextEncoder
 
 CAPTIONS = ("two dogs run on the green grass", "a man rides a wave", "people at a table with food")
@@ -713,8 +714,8 @@ def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
 
 
 def test_more_scenes_begin_with_the_scenes_there_are(home, capsys, monkeypatch, small_scenes):
-    few = functools.partial(scenes.make_scenes, val=4)  # of val, for time's sake
-    monkeypatch.setattr(scenes, "make_scenes", few)
+    few = functools.partial(drawing.make_scenes, val=4)  # of val, for time's sake
+    monkeypatch.setattr(drawing, "make_scenes", few)
     argv = ["train", "--data", "scenes", "--scenes", "70", "--steps", "1", "--batch-size", "4",
             "--output", "more", "--device", "cpu"]  # fmt: skip
     assert main(argv) == 0

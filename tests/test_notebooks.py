@@ -16,6 +16,8 @@ tests ask for:
   "Summary" and "References"; works are cited as `[@key]`, a key of references.bib.
 - The last cell links the next notebook.
 - A cell that begins with `# package: t2i_course.X` holds definitions of that module, unchanged.
+  One that begins with `# package: t2i_course.X.Class` holds methods of that class, `def` at the
+  left edge, so that a long class is shown method by method.
 """
 
 import ast
@@ -25,6 +27,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -238,27 +241,45 @@ def test_relative_links_lead_somewhere_and_the_last_cell_to_the_next_notebook(pa
         assert f"[{title}]({following[0].name})" in last.source
 
 
-def definitions(tree):
-    """Name to syntax tree of what a module or a cell defines at its top level."""
+def dump(node):
+    """A definition's syntax tree as text; docstrings as if they stood at the left edge."""
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(inner):
+            inner.body[0].value.value = ast.get_docstring(inner)
+    return ast.dump(node)
+
+
+def definitions(body):
+    """Name to syntax tree of what the body of a module, a class or a cell defines."""
     found = {}
-    for node in tree.body:
+    for node in body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found[node.name] = ast.dump(node)
+            found[node.name] = dump(node)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found.update((ast.unparse(target), ast.dump(node)) for target in targets)
+            found.update((ast.unparse(target), dump(node)) for target in targets)
     return found
 
 
+def body_of(place):
+    """What the package defines at `t2i_course.module` or `t2i_course.module.Class`."""
+    outer, _, name = place.rpartition(".")
+    if not name[0].isupper():
+        return ast.parse(inspect.getsource(importlib.import_module(place))).body
+    body = ast.parse(inspect.getsource(importlib.import_module(outer))).body
+    (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == name]
+    return found.body
+
+
 def drift(source):
-    """Names in a cell of package code that the module defines in another way, or not at all."""
-    module = importlib.import_module(re.match(r"# package: (t2i_course\.\w+)$", source, re.M)[1])
-    package = definitions(ast.parse(inspect.getsource(module)))
+    """Names in a cell of package code that the package defines in another way, or not at all."""
+    place = re.match(r"# package: (t2i_course(?:\.\w+)+)$", source, re.M)[1]
+    package = definitions(body_of(place))
     tree = ast.parse(source)
-    cell = definitions(tree)
+    cell = definitions(tree.body)
     others = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
     assert cell and len(others) == len(cell), f"more than definitions in\n{source}"
-    return sorted(name for name, dump in cell.items() if package.get(name) != dump)
+    return sorted(name for name, tree in cell.items() if package.get(name) != tree)
 
 
 @every_notebook
@@ -281,6 +302,33 @@ def test_changed_code_in_a_cell_is_noticed():
     assert drift(source.replace("def seed_everything", "def seed_all")) == ["seed_all"]
     with pytest.raises(AssertionError, match="more than definitions"):
         drift(source + "\nprint(seed_everything(0))")
+
+
+def test_changed_code_of_a_folder_is_noticed():
+    from t2i_course.scenes import oracle
+
+    source = f"# package: t2i_course.scenes.oracle\n{inspect.getsource(oracle.check_facts)}"
+    assert drift(source) == []
+    assert drift(source.replace("def check_facts(", "def check_fact(")) == ["check_fact"]
+    with pytest.raises(ModuleNotFoundError):
+        drift(source.replace("scenes.oracle", "scenes.wrong"))
+
+
+def test_changed_method_of_a_class_is_noticed():
+    from t2i_course.gan import Discriminator
+
+    longer = textwrap.dedent(inspect.getsource(Discriminator.forward))  # its docstring has lines
+    assert drift(f"# package: t2i_course.gan.Discriminator\n{longer}") == []
+    method = textwrap.dedent(inspect.getsource(Discriminator.see))
+    source = f"# package: t2i_course.gan.Discriminator\n{method}"
+    assert drift(source) == []
+    assert drift(source.replace("layer(images)", "layer(-images)")) == ["see"]
+    assert drift(source.replace("def see", "def look")) == ["look"]
+    assert drift(source.replace("gan.Discriminator", "gan.TextGenerator")) == ["see"]
+    assert drift(source.replace("gan.Discriminator", "gan")) == ["see"]
+    assert drift(source + "\nDiscriminator.see = see") == ["Discriminator.see"]
+    with pytest.raises(AssertionError, match="more than definitions"):
+        drift(source + "\nprint(see)")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_requirements_are_bounded_on_both_sides_and_end_with_the_package():
 
 def test_every_imported_package_is_required():
     required = {Requirement(line).name for line in requirements()[:-1]}
-    files = [*CHECKOUT.glob("t2i_course/*.py"), *CHECKOUT.glob("tests/*.py")]
+    files = [*CHECKOUT.glob("t2i_course/**/*.py"), *CHECKOUT.glob("tests/**/*.py")]
     own = {"t2i_course", "conftest", *(file.stem for file in files)}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -122,41 +122,80 @@ def test_relative_links_lead_somewhere():
 
 def test_settings_table_lists_every_variable_that_the_package_reads():
     listed = set(re.findall(r"^\| `(T2I_\w+)`", section("Settings"), re.MULTILINE))
-    source = "\n".join(path.read_text("utf-8") for path in CHECKOUT.glob("t2i_course/*.py"))
+    source = "\n".join(path.read_text("utf-8") for path in CHECKOUT.glob("t2i_course/**/*.py"))
     assert listed == set(re.findall(r"T2I_[A-Z]+", source))
 
 
 def modules_in_order() -> list[str]:
-    """The modules of the package as the layout lists them, from the first to the last."""
+    """The modules of the package as the layout lists them, from the first to the last.
+
+    A row begins with names, "runtime" or "scenes/oracle", and goes on with what they are for.
+    """
     lines = section("Layout").splitlines()
     start = next(i for i, line in enumerate(lines) if "t2i_course/" in line) + 1
     names = []
     for line in lines[start:]:
         if not line.startswith(" " * 8):
             break
-        if row := re.match(r" {8}(\w+(?:, \w+)*)(?:  |$)", line):
+        if row := re.match(r" {8}([\w/]+(?:, [\w/]+)*),?(?:  |$)", line):
             names += row[1].split(", ")
     return names
 
 
+def modules() -> set[str]:
+    """Every module of the package: "runtime", "scenes/oracle"; commands are listed by --help."""
+    package = CHECKOUT / "t2i_course"
+    files = {path.relative_to(package).with_suffix("") for path in package.glob("**/*.py")}
+    names = {file.as_posix() for file in files if file.name not in ("__init__", "__main__")}
+    return {name for name in names if not name.startswith("commands/")}
+
+
+def imported(source: str, known: set[str]) -> set[str]:
+    """Modules among the known ones that a source text imports, in whichever way."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    inside = {name.removeprefix("t2i_course.").replace(".", "/") for name in found}
+    return inside & known
+
+
 def test_layout_lists_every_module_once():
-    files = {path.stem for path in (CHECKOUT / "t2i_course").glob("*.py")}
-    assert sorted(modules_in_order()) == sorted(files - {"__init__", "__main__"})
+    assert sorted(modules_in_order()) == sorted(modules())
 
 
 def test_modules_import_only_from_those_above_them():
     order = modules_in_order()
     for position, name in enumerate(order):
         source = (CHECKOUT / "t2i_course" / f"{name}.py").read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(source)):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
-                "t2i_course"
-            ):
-                continue
-            _, _, module = node.module.partition(".")
-            used = [module] if module else [alias.name for alias in node.names]
-            for other in set(used) & set(order):
-                assert order.index(other) < position, f"{name} imports {other}"
+        assert "t2i_course.commands" not in source, f"{name} imports from commands"
+        for other in imported(source, set(order)):
+            assert order.index(other) < position, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import t2i_course.scenes.oracle as oracle",
+        "from t2i_course.scenes import drawing, oracle",
+        "def late():\n    from t2i_course.scenes.oracle import read_picture",
+    ],
+)
+def test_imports_from_folders_are_seen(source):
+    assert imported(source, {"scenes/oracle", "oracle", "runtime"}) == {"scenes/oracle"}
+
+
+def test_every_command_is_a_file_and_every_folder_is_in_the_distribution():
+    from t2i_course.__main__ import build_parser
+
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    files = {path.stem for path in (CHECKOUT / "t2i_course" / "commands").glob("*.py")}
+    assert set(commands.choices) == files - {"__init__", "console"}
+    folders = {path.parent for path in CHECKOUT.glob("t2i_course/**/*.py")}
+    assert all((folder / "__init__.py").is_file() for folder in folders), "setuptools needs it"
+    assert 'include = ["t2i_course*"]' in (CHECKOUT / "pyproject.toml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("command", ["doctor", "evaluate", "generate", "train"])

@@ -1,0 +1,1 @@
+"""What pictures are measured with: features, networks, and the protocol."""

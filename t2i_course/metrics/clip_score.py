@@ -1,0 +1,206 @@
+"""CLIP score: how near a picture is to its caption, as a network that learnt from the web sees it.
+
+    CLIPScore(picture, caption) = 100 max(cos(E_picture, E_caption), 0)
+
+hessel2021clipscore has w = 2.5 in place of 100, and puts "A photo depicts" before each caption.
+Papers on text to image take 100 and the caption as it is, and so does this module: state it, and
+the weights, with the number. CLIP (radford2021clip) runs in transformers, with weights from a
+folder. torchmetrics has the same measure; its release 1.9 does not run with transformers 5.
+
+    clip = ClipNetwork("clip-vit-base-patch32")  # a folder: config.json, model.safetensors, ...
+    found = clip_score(clip.embed_images(images), clip.embed_captions(captions))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from t2i_course import runtime
+from t2i_course.estimates import Estimate, bootstrap_interval, feature_pair
+from t2i_course.metrics.picture_features import check_pictures
+
+REMEDY = (
+    "Name a folder with config.json, model.safetensors, preprocessor_config.json, vocab.json and "
+    "merges.txt (or tokenizer.json), such as a copy of openai/clip-vit-base-patch32"
+)
+
+
+class ClipNetwork:
+    """CLIP with the transforms and the vocabulary that belong to it.
+
+    Attributes:
+        name: folder or hub name, without the way to it, for the ledger.
+        fingerprint: 16 hex digits of weights, vocabulary and transforms.
+        max_tokens: the longest caption, its first and last token included; 77 as published.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, weights: str | os.PathLike[str], device: torch.device | str | None = None
+    ) -> None:
+        """Load it.
+
+        Args:
+            weights: a folder as `save_pretrained` writes it, which needs no network; or a name on
+                the hub, OWNER/NAME, which is downloaded.
+            device: where it runs; None chooses.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            OSError: the hub cannot be reached, or has no such model.
+            ValueError: the folder holds no CLIP, or not all of it.
+        """
+        # They take a while to import, and few evaluations need them.
+        from transformers import AutoConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+        source = clip_source(weights)
+        local = Path(source).is_dir()
+        try:
+            config = AutoConfig.from_pretrained(source, local_files_only=local)
+            if config.model_type != "clip":
+                raise ValueError(f"its network is of the kind {config.model_type}")
+            network, found = CLIPModel.from_pretrained(
+                source, local_files_only=local, output_loading_info=True, dtype=torch.float32
+            )
+            if missing := sorted(found["missing_keys"]):
+                raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+            self.transform = CLIPImageProcessor.from_pretrained(source, local_files_only=local)
+            self.tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=local)
+            known, needed = len(self.tokenizer), config.text_config.vocab_size
+            if known != needed:  # without its files the tokenizer is silently made of two words
+                raise ValueError(f"the vocabulary has {known} words, the network {needed}")
+        except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            if local:
+                raise ValueError(f"{source} holds no whole CLIP ({reason}). {REMEDY}") from error
+            raise OSError(
+                f"no CLIP {source!r}: not a folder, and the hub gave none ({reason}). {REMEDY}"
+            ) from error
+        self.device = runtime.choose_device() if device is None else torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.max_tokens = config.text_config.max_position_embeddings
+        self.name = f"CLIP {Path(source).resolve().name}"
+        self.fingerprint = self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        parts = [sorted(self.tokenizer.get_vocab().items()), self.transform.to_dict()]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy())
+        return digest.hexdigest()[:16]
+
+    def embed_images(
+        self, images: np.ndarray | Tensor, batch_size: int = 64, progress: bool = False
+    ) -> np.ndarray:
+        """Turn pictures into features of length 1.
+
+        Args:
+            images: [N, 3, S, S], see `picture_features.check_pictures`; CLIP's own transform
+                resizes them, to 224 pixels as published.
+            batch_size: pictures at a time.
+            progress: show a bar.
+
+        Returns:
+            float32 [N, E].
+        """
+        images = check_pictures(images)
+        found = []
+        with tqdm(total=len(images), desc="CLIP, pictures", disable=not progress) as bar:
+            for start in range(0, len(images), batch_size):
+                part = torch.from_numpy(np.array(images[start : start + batch_size]))
+                pixels = self.transform(part, return_tensors="pt")["pixel_values"].to(self.device)
+                with torch.inference_mode():
+                    features = self.network.get_image_features(pixels).pooler_output  # [B, E]
+                found.append(functional.normalize(features, dim=1).cpu().numpy())
+                bar.update(len(part))
+        return np.concatenate(found)
+
+    def embed_captions(
+        self, captions: Sequence[str], batch_size: int = 256, progress: bool = False
+    ) -> np.ndarray:
+        """Turn captions into features of length 1; those beyond `max_tokens` are cut.
+
+        Args:
+            captions: N texts.
+            batch_size: captions at a time.
+            progress: show a bar.
+
+        Returns:
+            float32 [N, E].
+        """
+        captions, found = list(captions), []
+        with tqdm(total=len(captions), desc="CLIP, captions", disable=not progress) as bar:
+            for start in range(0, len(captions), batch_size):
+                part = captions[start : start + batch_size]
+                tokens = self.tokenizer(
+                    part, truncation=True, max_length=self.max_tokens, padding=True,
+                    return_tensors="pt",
+                ).to(self.device)  # fmt: skip
+                with torch.inference_mode():
+                    features = self.network.get_text_features(
+                        tokens["input_ids"], tokens["attention_mask"]
+                    ).pooler_output  # [B, E]
+                found.append(functional.normalize(features, dim=1).cpu().numpy())
+                bar.update(len(part))
+        return np.concatenate(found)
+
+    def count_cut(self, captions: Sequence[str]) -> int:
+        """Number of the captions that are longer than `max_tokens`."""
+        tokens = self.tokenizer(list(captions), verbose=False)["input_ids"]
+        return sum(len(caption) > self.max_tokens for caption in tokens)
+
+
+def clip_source(weights: str | os.PathLike[str]) -> str:
+    """Return what `from_pretrained` takes: a folder, or a name on the hub.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    name, path = os.fspath(weights), Path(weights).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise FileNotFoundError(f"no folder of CLIP's weights at {path}. {REMEDY}")
+    return name
+
+
+def clip_score(
+    image_features: np.ndarray | Tensor,
+    text_features: np.ndarray | Tensor,
+    repeats: int = 200,
+    seed: int = 0,
+) -> Estimate:
+    """Mean CLIP score of pictures and their captions, 0 to 100, with a bootstrap interval.
+
+    The cosine is cut at 0 for each pair (hessel2021clipscore), and not for the mean, as
+    torchmetrics does it.
+
+    Args:
+        image_features: [N, E], of any length.
+        text_features: [N, E]; row i is the caption of picture i.
+        repeats: of the bootstrap; 0 for no interval.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: features that do not fit, or fewer than two pairs.
+    """
+    images, texts = feature_pair(image_features, text_features, 2)
+    if len(images) != len(texts):
+        raise ValueError(
+            f"{len(images)} pictures and {len(texts)} captions: give one caption for each picture"
+        )
+    lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(texts, axis=1)  # [N]
+    cosines = (images * texts).sum(axis=1) / np.where(lengths == 0, 1, lengths)  # [N]
+    return bootstrap_interval(np.mean, 100 * np.maximum(cosines, 0), repeats=repeats, seed=seed)

@@ -1,0 +1,187 @@
+"""Features of photos without labels: SimCLR on the photos themselves (chen2020simclr).
+
+Two views of a photo, cut, mirrored and coloured at random, are to have like features, and those of
+all other photos of the batch other ones. No caption and no label takes part. A Frechet distance on
+these features is a distance on the features of this network, trained on these photos: it compares
+generators on one data set, and is never a FID.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from t2i_course import runtime
+from t2i_course.data import Batch, pack, resolve_data, to_float, to_uint8
+from t2i_course.metrics.picture_network import PictureNetwork, fit, load_judge, save_network
+from t2i_course.neighbours import retrieval
+
+NAME = "photo-features"
+TEMPERATURE = 0.2
+SMALLEST = 0.4  # side of a cut, of the photo's
+
+
+def random_view(
+    images: Tensor,
+    generator: torch.Generator | None = None,
+    smallest: float = SMALLEST,
+    cut_only: bool = False,
+) -> Tensor:
+    """Cut a random square out of each picture, mirror half of them, change their colours.
+
+    Args:
+        images: [B, 3, S, S] in [-1, 1], on the CPU.
+        generator: of the draws; torch's global one if None.
+        smallest: side of a cut, of the picture's.
+        cut_only: neither mirror nor change colours, for captions name sides and colours.
+
+    Returns:
+        [B, 3, S, S]; a cut is brought back to S x S bilinearly. Brightness, contrast and saturation
+        are changed, so that colours alone do not tell two photos apart.
+    """
+    number = len(images)
+    drawn = torch.rand(number, 7, generator=generator)  # [B, 7]
+    side = smallest + (1 - smallest) * drawn[:, 0]  # [B], of the photo's
+    move = (1 - side)[:, None] * (2 * drawn[:, 1:3] - 1)  # [B, 2], in [-1, 1]
+    mirror = torch.where((drawn[:, 3] < 0.5) & (not cut_only), -1.0, 1.0)  # [B]
+    matrix = torch.zeros(number, 2, 3)
+    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = side * mirror, side, move
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    view = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    if cut_only:
+        return view
+    brightness, contrast, saturation = drawn[:, 4:, None, None].unbind(1)  # [B, 1, 1] each
+    gray = view.mean(dim=1, keepdim=True)  # [B, 1, S, S]
+    view = gray + (view - gray) * (0.4 + 1.2 * saturation)[:, None]
+    view = view * (0.6 + 0.8 * contrast)[:, None] + (0.8 * brightness - 0.4)[:, None]
+    return view.clamp(-1, 1)
+
+
+class PhotoFeatures(nn.Module):
+    """A picture network that learns from pairs of views; `picture_features.Extractor`.
+
+    Attributes:
+        name: of the checkpoint's kind, and, once loaded, for the ledger.
+        config: arguments of the constructor.
+        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
+        width: D, number of features.
+    """
+
+    def __init__(self, image_size: int = 64, width: int = 64) -> None:
+        """Build it, with random weights.
+
+        Args:
+            image_size: side of the pictures, pixels.
+            width: D.
+        """
+        super().__init__()
+        self.name, self.fingerprint, self.width = NAME, "", width
+        self.config = {"image_size": image_size, "width": width}
+        self.picture = PictureNetwork(width, image_size)
+        self.project = nn.Sequential(
+            nn.ReLU(), nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 64)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn uint8 [B, 3, S, S] into features [B, D], in eval mode."""
+        return self.picture.read(images)
+
+    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+        """NT-Xent of two views (chen2020simclr, equation 1).
+
+            l(i, j) = -log( exp(cos(z_i, z_j) / tau) / sum_{k != i} exp(cos(z_i, z_k) / tau) )
+
+        Args:
+            first: [B, 3, S, S] in [-1, 1].
+            second: other views of the same pictures.
+
+        Returns:
+            The mean over all 2B views, a scalar.
+        """
+        number = len(first)
+        projected = self.project(self.picture(torch.cat([first, second]))).float()  # [2B, E]
+        unit = functional.normalize(projected, dim=1)
+        logits = unit @ unit.T / TEMPERATURE  # [2B, 2B]
+        logits = logits.masked_fill(torch.eye(2 * number, dtype=torch.bool, device=first.device),
+                                    float("-inf"))  # fmt: skip
+        own = torch.arange(2 * number, device=first.device).roll(number)  # the other view's row
+        return functional.cross_entropy(logits, own)
+
+
+def train_photo_features(
+    data: str,
+    output: str = f"my-{NAME}",
+    steps: int = 3000,
+    batch_size: int = 256,
+    size: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+    on_bad_image: str = "raise",
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Train it on the training pictures, and write weights and model card.
+
+    Args:
+        data: a folder in COCO's layout, or of shards; its captions are not used.
+        output: name in `data/checkpoints`, or a path.
+        steps: updates.
+        batch_size: pictures a step.
+        size: side of the pictures, pixels.
+        seed: of weights, order and views.
+        device: as `runtime.choose_device` takes it.
+        on_bad_image: "raise" or "skip".
+        command: that trains it again, for the card.
+        progress: show a bar.
+
+    Returns:
+        The weights' file.
+    """
+    place, folder = runtime.choose_device(device), resolve_data(data)
+    train, val = (
+        pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
+        for split in ("train", "val")
+    )
+    runtime.seed_everything(seed)
+    network = PhotoFeatures(size).to(place)
+
+    def loss(batch: Batch) -> Tensor:
+        return network.loss(*(random_view(batch.images).to(place) for _ in range(2)))
+
+    start = time.perf_counter()
+    losses = fit(network, loss, train, steps, batch_size, 2e-3, seed, place, progress)
+    seconds = time.perf_counter() - start
+    draw = torch.Generator().manual_seed(0)
+    held = to_float(torch.from_numpy(np.array(val.images[:1000])))  # [N, 3, S, S]
+    views = (to_uint8(random_view(held, draw)) for _ in range(2))
+    with torch.inference_mode():
+        features = [functional.normalize(network(view), dim=1).cpu().numpy() for view in views]
+    candidates = min(100, len(held))
+    found = retrieval(*features, candidates)
+    metrics = {
+        f"{top} of another view of the same picture among {candidates}, val": estimate.value
+        for top, estimate in found.items()
+    }
+    return save_network(output, network, metrics, folder, losses, seconds, command, seed)
+
+
+def load_photo_features(
+    name: str | os.PathLike[str], device: torch.device | str | None = None
+) -> PhotoFeatures:
+    """Load a trained network, in eval mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
+    """
+    network, card = load_judge(name, {NAME: PhotoFeatures}, device)
+    network.name = (
+        f"photo-features {network.fingerprint[:8]} of {card['data']}, without labels, "
+        f"{network.width} features at {network.picture.image_size} px"
+    )
+    return network

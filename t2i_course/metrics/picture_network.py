@@ -1,0 +1,209 @@
+"""A small convolutional network from pictures to features, and the loop that trains it.
+
+Networks that judge pictures stand on it: `t2i_course.metrics.scene_features` reads attributes,
+`t2i_course.metrics.photo_features` tells photos apart, `t2i_course.metrics.caption_matcher`
+compares a picture with captions. No generator is trained against any of them.
+`t2i_course.captioner`, which generators are trained against, has the loop from here and judges
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm.auto import tqdm
+
+from t2i_course import checkpoints, runtime
+from t2i_course.data import Batch, CaptionBatches, PackedCaptions, to_float
+from t2i_course.scenes import drawing
+from t2i_course.text_encoder import TextEncoder, card_entry
+
+CHANNELS = (16, 32, 64, 128, 128)  # after the first layer, and after each halving
+NO_ENCODER = {"name": "none", "fingerprint": "none", "pooling": "none"}
+GRID = 4  # cells to a side that are left before the last layer: features know the place of things
+
+
+class PictureNetwork(nn.Module):
+    """Halve four times, then one linear layer over all places.
+
+    The last layer sees a grid of 4 x 4 cells and not their mean, for a mean has lost what stands
+    where. Batch normalization (ioffe2015batchnorm) behind every convolution.
+    """
+
+    def __init__(self, width: int, image_size: int = 64) -> None:
+        """Build it.
+
+        Args:
+            width: D, number of features.
+            image_size: side of the pictures, pixels; a multiple of 16.
+
+        Raises:
+            ValueError: another side.
+        """
+        super().__init__()
+        if image_size < 16 or image_size % 16:
+            raise ValueError(f"pictures of {image_size} pixels cannot be halved four times")
+        self.image_size, self.width = image_size, width
+        layers: list[nn.Module] = []
+        for index, channels in enumerate(CHANNELS):
+            before, stride = (3, 1) if index == 0 else (CHANNELS[index - 1], 2)
+            layers += [
+                nn.Conv2d(before, channels, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten())
+        self.features = nn.Linear(CHANNELS[-1] * GRID**2, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images [B, 3, S, S] in [-1, 1] into features [B, D]."""
+        return self.features(self.layers(images))  # [B, 2048] -> [B, D]
+
+    def read(self, images: Tensor) -> Tensor:
+        """Turn bytes, uint8 [B, 3, S, S], into features [B, D], in eval mode, float32.
+
+        Raises:
+            ValueError: pictures of another side.
+        """
+        side = self.image_size
+        if images.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"the network reads pictures of 3 x {side} x {side} values, not of "
+                f"{' x '.join(map(str, images.shape[1:]))}: draw or pack them at {side} pixels"
+            )
+        device = self.features.weight.device
+        with torch.inference_mode():
+            return self(to_float(images).to(device))
+
+
+def fit(
+    network: nn.Module,
+    loss: Callable[[Batch], Tensor],
+    data: PackedCaptions,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+    progress: bool = True,
+) -> list[float]:
+    """Train a network, and leave it in eval mode.
+
+    AdamW with a rate that rises over the first tenth of the steps and falls to nothing.
+
+    Args:
+        network: on the device; all of its weights are trained.
+        loss: of a batch, a scalar on the device.
+        data: images and captions, drawn anew each epoch.
+        steps: updates.
+        batch_size: images a step.
+        learning_rate: the highest.
+        seed: of order and captions.
+        device: where it runs; bf16 where that is faster.
+        progress: show a bar.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    batches = CaptionBatches(data, batch_size, torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
+    rising = max(0.1, 2 / steps)  # two steps at least
+    schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=rising)
+    network.train()
+    losses: list[float] = []
+    with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
+        for _ in range(steps):
+            with torch.autocast(device.type, torch.bfloat16, enabled=runtime.bf16_pays(device)):
+                value = loss(next(batches))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(value.item())
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss became {losses[-1]} at step {len(losses)}: lower the learning rate"
+                )
+            bar.update()
+    network.eval()
+    return losses
+
+
+def save_network(
+    output: str | os.PathLike[str],
+    network: nn.Module,
+    metrics: Mapping[str, float],
+    folder: Path | None,
+    losses: Sequence[float],
+    seconds: float,
+    command: str,
+    seed: int,
+    encoder: TextEncoder | None = None,
+    begun_with: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the weights of a network that `fit` has trained, with their model card.
+
+    Args:
+        output: name in `data/checkpoints`, or a path.
+        network: what was trained.
+        metrics: what was measured of it, for the card.
+        folder: the data set; None for the embedded scenes.
+        losses: what `fit` returned.
+        seconds: that it took.
+        command: that trains it again.
+        seed: of the run.
+        encoder: whose features or tokens it takes, if any.
+        begun_with: the card of the weights that training began with, if any.
+
+    Returns:
+        The weights' file.
+    """
+    drawn = folder is None or drawing.are_in(folder)
+    card = {
+        "encoder": NO_ENCODER if encoder is None else card_entry(encoder),
+        "data": "scenes" if drawn else folder.name,
+        "command": command,
+        "steps": len(losses),
+        "seconds": round(seconds, 1),
+        "hardware": runtime.hardware(),
+        "metrics": {name: round(float(value), 4) for name, value in metrics.items()}
+        | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
+        "license": "Apache-2.0" if drawn else "as the training data allow",
+        "seed": seed,
+    }  # fmt: skip
+    if begun_with is not None:
+        card["begun_with"] = checkpoints.origin(begun_with)
+    return checkpoints.save_weights(output, network, card)
+
+
+def load_judge(
+    name: str | os.PathLike[str],
+    builders: Mapping[str, Callable[..., nn.Module]],
+    device: torch.device | str | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a trained network that judges pictures, in eval mode, and its card.
+
+    Its `fingerprint` is the first 16 hex digits of the SHA-256 of the weights' file.
+
+    Args:
+        name: in `data/checkpoints`, or a path.
+        builders: name of the kind to class.
+        device: where it runs; None chooses.
+
+    Raises:
+        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
+    """
+    place = runtime.choose_device() if device is None else torch.device(device)
+    network, card = checkpoints.load_generator(name, place, builders)
+    network.fingerprint = card["sha256"][:16]
+    return network, card

@@ -1,0 +1,213 @@
+"""Features of scenes, for FD-scenes: a small network that has learnt to read their attributes.
+
+FD-scenes is the Frechet distance (`evaluation.frechet`) on these 64 features, as FID is on
+Inception's 2,048. It is never called FID: its numbers compare with each other and with nothing
+else. The features know what scenes are made of: background, colours, shapes, sizes, numbers and
+places. Whatever they were not trained to tell, they may still miss.
+
+    extractor = load_scene_features()
+    features = extract_features(extractor, images)  # uint8 [N, 3, 64, 64] -> float32 [N, 64]
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from t2i_course import runtime
+from t2i_course.data import Batch, pack
+from t2i_course.metrics.picture_network import GRID, PictureNetwork, fit, load_judge, save_network
+from t2i_course.scenes import drawing
+
+NAME = "scene-features"
+WIDTH = 64
+MOST = 3  # objects in a scene
+KINDS = {"color": tuple(drawing.COLORS), "shape": drawing.SHAPES, "size": tuple(drawing.SIZES)}
+VALUES = tuple((kind, value) for kind, values in KINDS.items() for value in values)  # 16
+
+
+class SceneFeatures(nn.Module):
+    """A picture network, and linear layers that read the attributes from its features.
+
+    Attributes:
+        name: of the checkpoint's kind, and, once loaded, for the ledger.
+        config: arguments of the constructor.
+        width: 64.
+        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
+    """
+
+    def __init__(self, width: int = WIDTH) -> None:
+        """Build it, with random weights."""
+        super().__init__()
+        self.name, self.config, self.width, self.fingerprint = NAME, {"width": width}, width, ""
+        self.picture = PictureNetwork(width, drawing.SIDE)
+        self.background = nn.Linear(width, len(drawing.BACKGROUNDS))
+        self.count = nn.Linear(width, MOST)
+        self.numbers = nn.Linear(width, len(VALUES) * (MOST + 1))  # of objects of each value
+        self.places = nn.Linear(width, (1 + len(drawing.COLORS)) * GRID**2)  # any, each colour
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Turn uint8 [B, 3, 64, 64] into features [B, 64] (`picture_features.Extractor`)."""
+        return super().__call__(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `__call__`."""
+        return self.picture.read(images)
+
+    def predict(self, features: Tensor) -> dict[str, Tensor]:
+        """Read the attributes from features [B, 64].
+
+        Returns:
+            Logits: "background" [B, 4], "count" [B, 3] of one to three objects, "numbers"
+            [B, 16, 4] of none to three objects of each colour, shape and size, "places" [B, 9, 16]
+            of an object, and of one of each colour, in each cell of a grid of 4 x 4.
+        """
+        return {
+            "background": self.background(features),
+            "count": self.count(features),
+            "numbers": self.numbers(features).unflatten(1, (len(VALUES), MOST + 1)),
+            "places": self.places(features).unflatten(1, (1 + len(drawing.COLORS), GRID**2)),
+        }
+
+    def loss(self, images: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+        """Sum of the cross-entropies of all attributes.
+
+        Args:
+            images: [B, 3, 64, 64] in [-1, 1].
+            labels: rows of `read_attributes`.
+        """
+        found = {k: v.float() for k, v in self.predict(self.picture(images)).items()}
+        numbers = functional.cross_entropy(found["numbers"].flatten(0, 1),
+                                           labels["numbers"].flatten())  # fmt: skip
+        places = functional.binary_cross_entropy_with_logits(found["places"], labels["places"])
+        single = sum(functional.cross_entropy(found[k], labels[k]) for k in ("background", "count"))
+        return single + len(VALUES) * numbers + 16 * places
+
+
+def read_attributes(folder: str | os.PathLike[str], split: str) -> dict[str, Tensor]:
+    """Read the attributes of all scenes of a split, in the order of their image ids.
+
+    Returns:
+        "background" [N], "count" [N] (objects less one), "numbers" [N, 16] of objects of each
+        value of `VALUES`, all int64; "places" [N, 9, 16], float32, 1 where a cell holds an object,
+        and where it holds one of each colour.
+
+    Raises:
+        FileNotFoundError: the folder holds no scenes.
+    """
+    drawn = [scene for _, scene in sorted(drawing.read_instances(folder, split).items())]
+    column = {value: index for index, (_, value) in enumerate(VALUES)}
+    backgrounds, colors = list(drawing.BACKGROUNDS), list(drawing.COLORS)
+    numbers = torch.zeros(len(drawn), len(VALUES), dtype=torch.int64)
+    places = torch.zeros(len(drawn), 1 + len(colors), GRID**2)
+    for row, scene in enumerate(drawn):
+        for thing in scene.objects:
+            for value in (thing.color, thing.shape, thing.size):
+                numbers[row, column[value]] += 1
+            x, y = (int(place * GRID / drawing.SIDE) for place in (thing.x, thing.y))
+            places[row, [0, 1 + colors.index(thing.color)], GRID * y + x] = 1
+    return {
+        "background": torch.tensor([backgrounds.index(scene.background) for scene in drawn]),
+        "count": numbers[:, : len(colors)].sum(dim=1) - 1,
+        "numbers": numbers,
+        "places": places,
+    }
+
+
+def attribute_accuracy(
+    network: SceneFeatures, images: np.ndarray, labels: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Share of pictures with everything of a kind read right.
+
+    Args:
+        network: in eval mode.
+        images: uint8 [N, 3, 64, 64].
+        labels: of the same pictures, see `read_attributes`.
+
+    Returns:
+        Shares by name: background, count, color, shape, size, places.
+    """
+    right: dict[str, list[Tensor]] = {}
+    for rows in torch.arange(len(images)).split(250):
+        features = network(torch.from_numpy(np.asarray(images[rows.numpy()])))
+        with torch.inference_mode():
+            found = {name: logits.cpu() for name, logits in network.predict(features).items()}
+        numbers = found["numbers"].argmax(dim=2) == labels["numbers"][rows]  # [B, 16]
+        checks = {
+            name: found[name].argmax(dim=1) == labels[name][rows]
+            for name in ("background", "count")
+        }
+        first = 0
+        for kind, values in KINDS.items():
+            checks[kind] = numbers[:, first : first + len(values)].all(dim=1)
+            first += len(values)
+        checks["places"] = (
+            ((found["places"] > 0) == labels["places"][rows].bool()).flatten(1).all(1)
+        )
+        for name, values in checks.items():
+            right.setdefault(name, []).append(values)
+    return {name: torch.cat(parts).double().mean().item() for name, parts in right.items()}
+
+
+def train_scene_features(
+    output: str = NAME,
+    steps: int = 3000,
+    batch_size: int = 128,
+    seed: int = 0,
+    device: str | None = None,
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """Train the network on the training scenes, and write weights and model card.
+
+    Args:
+        output: name in `data/checkpoints`, or a path.
+        steps: updates.
+        batch_size: pictures a step.
+        seed: of weights and order.
+        device: as `runtime.choose_device` takes it.
+        command: that trains it again, for the card.
+        progress: show a bar.
+
+    Returns:
+        The weights' file.
+    """
+    place = runtime.choose_device(device)
+    runtime.seed_everything(seed)
+    network = SceneFeatures().to(place)
+    folder = drawing.make_scenes(progress=progress)
+    train, val = (
+        pack(folder, split, drawing.SIDE, progress=progress) for split in ("train", "val")
+    )
+    labels = {k: v.to(place) for k, v in read_attributes(folder, "train").items()}
+
+    def loss(batch: Batch) -> Tensor:
+        rows = batch.image_rows.to(place)
+        return network.loss(batch.images.to(place), {k: v[rows] for k, v in labels.items()})
+
+    start = time.perf_counter()
+    losses = fit(network, loss, train, steps, batch_size, 2e-3, seed, place, progress)
+    seconds = time.perf_counter() - start
+    shares = attribute_accuracy(network, val.images, read_attributes(folder, "val"))
+    metrics = {f"{name} read right, val": share for name, share in shares.items()}
+    return save_network(output, network, metrics, None, losses, seconds, command, seed)
+
+
+def load_scene_features(
+    name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
+) -> SceneFeatures:
+    """Load the trained network, in eval mode.
+
+    Raises:
+        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
+    """
+    network, card = load_judge(name, {NAME: SceneFeatures}, device)
+    network.name = f"scene-features {network.fingerprint[:8]}, {network.width} features at 64 px"
+    return network

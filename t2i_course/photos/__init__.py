@@ -1,0 +1,1 @@
+"""Photos from outside: COCO, tables of captions, shards."""

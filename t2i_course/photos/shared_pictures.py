@@ -1,0 +1,268 @@
+"""Pictures on both sides: no model is judged on what it has learnt from.
+
+COCO divides its pictures in two ways (lin2014coco); an image keeps its id in both:
+
+    train2014  82,783 pictures                  val2014  40,504
+    train2017 118,287, train2014 and most       val2017   5,000, the rest of val2014
+              of val2014 (35,504)
+
+So a model that learnt from train2017 has seen seven eighths of val2014, and its FID there is none
+of held-out pictures. A data set of one's own may hold a picture twice as well. Three checks:
+
+    check_splits(folder)                        # before training: do train and val share any?
+    card["trained_on"] = learnt_from(train)     # what the model has seen
+    check_unseen(card["trained_on"], val, "my-model")   # before its pictures are measured
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from t2i_course.coco_folder import Split, leads_out, read_captions_file
+from t2i_course.listed_captions import stream_lists
+from t2i_course.photos.shards import ShardSplit, find_data, read_index, tar_files
+
+# Which part of COCO's pictures a split holds, by its name.
+TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
+COCO_PARTS = {
+    "train2014": (TRAIN,),
+    "val2014": (MOST, REST),
+    "train2017": (TRAIN, MOST),
+    "val2017": (REST,),
+}
+COCO_FILE = re.compile(r"(?:COCO_(?:train|val)2014_)?(\d{12})\.jpg")  # 2014 and 2017 name it so
+REMEDY = (
+    "Evaluate on val2017 (`python -m t2i_course download --split val`), or train on train2014, in "
+    "a folder of its own (`download --split all --year 2014 --output data/coco2014`)"
+)
+FIELDS = {"captions": str, "sha256": str, "images": int, "divided": bool, "coco": bool}
+
+
+def check_splits(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder whose training and held-out pictures are partly the same.
+
+    Args:
+        folder: a data set in COCO's layout, or of shards.
+
+    Raises:
+        ValueError: by COCO's names, or by their files, pictures stand in both splits; of shards,
+            the same tar file.
+        FileNotFoundError, NotADirectoryError: see `coco_folder.find_split`.
+    """
+    train, val = find_data(folder, "train"), find_data(folder, "val")
+    if isinstance(train, ShardSplit):
+        _check_shards(train, val)
+        return
+    if train.captions_file == val.captions_file:
+        return  # one split, divided
+    if shared := _shared_parts(train.name, val.name):
+        raise ValueError(
+            f"{train.folder} would train on {train.name} and hold out {val.name}, which share "
+            f"pictures: {shared}. {REMEDY}. If they are not COCO's, call the folders and their "
+            "captions train and val."
+        )
+    if shared := shared_pictures(train, val):
+        raise ValueError(
+            f"{train.folder}: {len(shared):,} pictures of {val.name} stand in {train.name}, too, "
+            f"such as {shared[0]}: a model would be judged on what it learnt. Leave them out of "
+            "one of the two captions files."
+        )
+
+
+def _check_shards(train: ShardSplit, val: ShardSplit) -> None:
+    """Refuse two folders of tar files of which one stands in both."""
+    if train.divided:
+        return
+    known: dict[int, list[Path]] = {}
+    for file in tar_files(train.image_folder):
+        known.setdefault(file.stat().st_size, []).append(file)
+    for file in tar_files(val.image_folder):
+        for other in known.get(file.stat().st_size, []):
+            if filecmp.cmp(file, other, shallow=False):
+                raise ValueError(
+                    f"{file} is the same file as {other}: a model would be judged on what it "
+                    "learnt. Take it out of one of the two folders."
+                )
+
+
+def learnt_from(
+    train: Split | ShardSplit, earlier: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Describe for a model card what a model learns from.
+
+    Args:
+        train: the training split.
+        earlier: the same of the weights that training begins with; their pictures stay seen.
+
+    Returns:
+        The earlier entries and a new one, each once. "captions": name of the captions file;
+        "sha256" of its content, or, of shards, of their names and lengths; "images": how many it
+        lists; "divided": whether a tenth of them was held out (`coco_folder.find_split`); "coco":
+        whether the pictures bear COCO's names.
+    """
+    if isinstance(train, ShardSplit):
+        images = sum(len(read_index(shard)) for shard in tar_files(train.image_folder))
+        entry = {
+            "captions": f"{train.name}/*.tar", "sha256": train.digest, "images": images,
+            "divided": train.divided, "coco": False,
+        }  # fmt: skip
+    else:
+        names = [name for _, name in _listed_images(train.captions_file)]
+        entry = {
+            "captions": train.captions_file.name,
+            "sha256": _hash(train.captions_file),
+            "images": len(names),
+            "divided": train.image_ids is not None,
+            "coco": all(map(COCO_FILE.fullmatch, names)),
+        }
+    entries = [*earlier, entry]
+    return [one for k, one in enumerate(entries) if one not in entries[k + 1 :]]
+
+
+def check_unseen(
+    trained_on: Sequence[dict[str, Any]], held_out: Split | ShardSplit, model: str
+) -> None:
+    """Refuse to judge a model on pictures that it has learnt from.
+
+    It is told by COCO's names, by the captions files, and, where the training captions lie beside
+    the held-out ones, by the pictures.
+
+    Args:
+        trained_on: of the model's card, as `learnt_from` describes it.
+        held_out: the split to judge it on.
+        model: its name, for the errors.
+
+    Raises:
+        ValueError: the model has seen some of them, or the card's entry is none.
+    """
+    for entry in check_entries(trained_on, f"the card of {model}"):
+        name = entry["captions"].removeprefix("captions_").removesuffix(".json")
+        learnt = f"{model} has learnt from {name}"
+        if isinstance(held_out, ShardSplit):
+            if entry["sha256"] == held_out.digest and not (entry["divided"] and held_out.divided):
+                raise ValueError(
+                    f"{learnt}, which are the very shards in {held_out.image_folder}: it would be "
+                    "judged on what it learnt. Name a folder with held-out pictures."
+                )
+            continue
+        same_file = entry["sha256"] == _hash(held_out.captions_file)
+        if same_file and entry["divided"] and held_out.image_ids is not None:
+            continue  # nine tenths, and the tenth that was held out
+        if same_file:
+            raise ValueError(
+                f"{learnt}, and {held_out.captions_file} is that very captions file: it would be "
+                "judged on what it learnt. Name a folder with held-out pictures."
+            )
+        shared = _shared_parts(name, held_out.name)
+        if shared and (name != held_out.name or (entry["coco"] and _bears_coco_names(held_out))):
+            raise ValueError(
+                f"{learnt}, which shares pictures with {held_out.name}: {shared}. {REMEDY}."
+            )
+        captions_file = held_out.folder / "annotations" / entry["captions"]
+        if captions_file.is_file() and _hash(captions_file) == entry["sha256"]:
+            train = replace(
+                held_out, name=name, image_folder=held_out.folder / name, image_ids=None,
+                captions_file=captions_file, role="train",
+            )  # fmt: skip
+            if pictures := shared_pictures(train, held_out):
+                raise ValueError(
+                    f"{learnt}, where {len(pictures):,} pictures of {held_out.name} stand, too, "
+                    f"such as {pictures[0]}: it would be judged on what it learnt. Leave them out "
+                    f"of {held_out.captions_file}."
+                )
+
+
+def check_entries(trained_on: Any, where: str) -> list[dict[str, Any]]:
+    """Return a card's "trained_on", or raise ValueError if it is not what `train` writes."""
+    good = isinstance(trained_on, list) and all(
+        isinstance(entry, dict)
+        and all(type(entry.get(name)) is kind for name, kind in FIELDS.items())
+        for entry in trained_on
+    )
+    if not good:
+        raise ValueError(
+            f"{where}: trained_on must be a list of entries with {', '.join(FIELDS)}: copy the "
+            "card again"
+        )
+    return trained_on
+
+
+def shared_pictures(first: Split, second: Split) -> list[str]:
+    """Names of the second split's pictures that are pictures of the first, too.
+
+    Data sets of one's own often number each split from 1: an equal id or file name is no proof.
+    Files of one name are the same picture if their bytes are. A picture of COCO has one number,
+    which 2014 writes in another way than 2017.
+
+    Args:
+        first: a split.
+        second: another one.
+
+    Returns:
+        File names as the second captions file has them, in its order.
+    """
+    known = {_picture(name): name for name in _file_names(first)}
+    found = []
+    for name in _file_names(second):
+        other = known.get(_picture(name))
+        if other is not None and (
+            other != name or _same_file(first.image_folder / other, second.image_folder / name)
+        ):
+            found.append(name)
+    return found
+
+
+def _shared_parts(first: str, second: str) -> str:
+    """Which pictures two of COCO's splits share, in words; "" if none, or of other names."""
+    parts = COCO_PARTS.get(second, ())
+    return " and ".join(part for part in COCO_PARTS.get(first, ()) if part in parts)
+
+
+def _file_names(split: Split) -> list[str]:
+    """File names of a split's pictures."""
+    chosen = None if split.image_ids is None else set(split.image_ids)
+    images = _listed_images(split.captions_file)
+    return [name for number, name in images if chosen is None or number in chosen]
+
+
+def _listed_images(captions_file: Path) -> list[tuple[int, str]]:
+    """Ids and file names of all images, read entry by entry: COCO's captions are half a gigabyte.
+
+    A file with something wrong is read once more, whole, for an error that says what it is.
+    """
+    try:
+        lists = stream_lists(captions_file)
+        found = [(e["id"], e["file_name"]) for name, e in lists if name == "images"]
+    except (ValueError, KeyError, TypeError):
+        found = []
+    if found and all(type(n) is int and isinstance(f, str) and not leads_out(f) for n, f in found):
+        return found
+    images = read_captions_file(captions_file)["images"]
+    return [(image["id"], image["file_name"]) for image in images]
+
+
+def _bears_coco_names(split: Split) -> bool:
+    return all(map(COCO_FILE.fullmatch, _file_names(split)))
+
+
+def _picture(file_name: str) -> str:
+    """What tells a picture from others: COCO's number, or its file name."""
+    coco = COCO_FILE.fullmatch(file_name)
+    return coco[1] if coco else file_name
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    """Whether both are there with the same bytes."""
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def _hash(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

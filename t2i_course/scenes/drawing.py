@@ -1,0 +1,477 @@
+"""The embedded data set: pictures of one to three coloured shapes, drawn from a seed.
+
+In the line of CLEVR (Johnson et al., CVPR 2017) and ShapeWorld (Kuhnle and Copestake, 2017): every
+picture is drawn from known facts, so whether a picture shows what a caption says is itself a fact.
+`t2i_course.scenes.wording` words the facts, `t2i_course.scenes.oracle` reads a picture back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm.auto import tqdm
+
+from t2i_course import runtime
+from t2i_course.scenes.wording import (
+    UNSEEN_WORDS,
+    VALUES,
+    Facts,
+    choose_facts,
+    describe,
+    stated_relations,
+    word_facts,
+)
+
+SIDE = 64
+VERSION = 1
+MARKER = "scenes.json"  # written last: the folder is whole, and made with what stands in it
+SHAPES = VALUES["shape"]
+COLORS = {
+    "red": (222, 30, 34),
+    "orange": (250, 138, 20),
+    "yellow": (250, 226, 44),
+    "green": (36, 158, 62),
+    "cyan": (44, 206, 216),
+    "blue": (36, 72, 216),
+    "purple": (126, 46, 170),
+    "pink": (246, 130, 188),
+}
+SIZES = {"small": (13, 17), "large": (22, 28)}  # diameter in pixels, both ends included
+BACKGROUNDS = {  # colour at the top and at the bottom
+    "white": ((250, 250, 250), (250, 250, 250)),
+    "gray": ((128, 128, 128), (128, 128, 128)),
+    "black": ((8, 8, 8), (8, 8, 8)),
+    "sky": ((132, 176, 228), (250, 222, 188)),
+}
+UNSEEN_PAIRS = frozenset({  # (shape, colour) that no training picture shows, one for each colour
+    ("circle", "purple"), ("square", "yellow"), ("triangle", "blue"), ("star", "pink"),
+    ("heart", "green"), ("cross", "red"), ("star", "orange"), ("square", "cyan"),
+})  # fmt: skip
+KINDS = {  # how many objects, which of them are alike, and how often
+    "one": (("a",), 0.30),
+    "two": (("a", "b"), 0.35),
+    "two alike": (("a", "a"), 0.07),
+    "three alike": (("a", "a", "a"), 0.08),
+    "two and one": (("a", "a", "b"), 0.08),
+    "three": (("a", "b", "c"), 0.12),
+}
+CROWDED = {  # shares for training on more of what is hard to draw: three objects
+    "one": 0.15, "two": 0.22, "two alike": 0.06, "three alike": 0.10, "two and one": 0.15,
+    "three": 0.32,
+}  # fmt: skip
+CORNERS = VALUES["corner"]
+CORNER_REACH = 24  # pixels: the oracle calls a centre nearer than this to two edges in their corner
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One shape. x, y: its box's centre, in pixels from the upper left; diameter in pixels.
+
+    In what the oracle reads, an attribute it cannot tell is None.
+    """
+
+    shape: str | None
+    color: str | None
+    size: str | None
+    x: float
+    y: float
+    diameter: int
+    rgb: tuple[int, int, int]
+
+    def corner_within(self, reach: float) -> str | None:
+        """The corner of which both edges are nearer than `reach` pixels to the centre, or None."""
+        vertical = "upper" if self.y < reach else "lower" if self.y > SIDE - reach else None
+        horizontal = "left" if self.x < reach else "right" if self.x > SIDE - reach else None
+        return f"{vertical} {horizontal}" if vertical and horizontal else None
+
+    @property
+    def corner(self) -> str | None:
+        """The corner that the centre lies in, or None."""
+        return self.corner_within(CORNER_REACH)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows. `background` is None and `objects` empty where nothing can be read."""
+
+    background: str | None
+    objects: tuple[SceneObject, ...] = ()
+    shade: int = field(default=0, compare=False)
+
+    @property
+    def readable(self) -> bool:
+        """Whether background, shape, colour and size of everything are known."""
+        known = [self.background, *(v for o in self.objects for v in (o.shape, o.color, o.size))]
+        return bool(self.objects) and None not in known
+
+
+# ---- drawing
+
+
+def _outline(shape: str) -> list[tuple[float, float]]:
+    """Corners of a shape in the box [-1, 1] x [-1, 1], y downwards, to six digits."""
+    turn = [2 * math.pi * k / 40 for k in range(40)]
+    if shape == "circle":
+        points = [(math.cos(t), math.sin(t)) for t in turn]
+    elif shape == "square":
+        points = [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)]
+    elif shape == "triangle":
+        points = [(0, -0.95), (1, 0.85), (-1, 0.85)]
+    elif shape == "star":
+        radius = (1.08, 0.46)
+        points = [
+            (
+                radius[k % 2] * math.sin(math.pi * k / 5),
+                0.1 - radius[k % 2] * math.cos(math.pi * k / 5),
+            )
+            for k in range(10)
+        ]
+    elif shape == "heart":
+        points = [
+            (
+                math.sin(t) ** 3,
+                -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
+                / 16
+                - 0.1,
+            )
+            for t in turn
+        ]
+    elif shape == "cross":
+        a, b = 0.34, 0.98
+        points = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
+        points += [(a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+    else:
+        raise ValueError(f"unknown shape {shape!r}: choose one of {', '.join(SHAPES)}")
+    return [(round(x, 6), round(y, 6)) for x, y in points]
+
+
+@cache
+def shape_mask(shape: str, diameter: int) -> Image.Image:
+    """Coverage of a shape as an 8-bit picture, 0 to 255, `diameter` + 4 pixels wide.
+
+    Drawn eight times larger with whole-number corners and averaged down, so that the bytes do not
+    depend on the processor.
+    """
+    side, scale = diameter + 4, 8
+    centre, radius = side * scale / 2, diameter * scale / 2
+    corners = [(round(centre + radius * x), round(centre + radius * y)) for x, y in _outline(shape)]
+    canvas = Image.new("L", (side * scale, side * scale), 0)
+    ImageDraw.Draw(canvas).polygon(corners, fill=255)
+    return canvas.reduce(scale)
+
+
+def _place(rng: random.Random, diameters: list[int]) -> list[tuple[int, int]] | None:
+    """Centres with all shapes inside the picture and 3 pixels between them; None if stuck."""
+    centres: list[tuple[int, int]] = []
+    for diameter in diameters:
+        reach = diameter // 2 + 2
+        for _ in range(40):
+            x, y = rng.randint(reach, SIDE - reach), rng.randint(reach, SIDE - reach)
+            gaps = [
+                max(abs(x - u), abs(y - v)) - (diameter + other) / 2
+                for (u, v), other in zip(centres, diameters, strict=False)
+            ]
+            if all(gap >= 3 for gap in gaps):
+                centres.append((x, y))
+                break
+        else:
+            return None
+    return centres
+
+
+def _draw_kind(
+    rng: random.Random, unseen: bool | None, shares: Mapping[str, float] | None
+) -> tuple[str, dict[str, tuple[str, str, str]]]:
+    """A kind of scene and the (shape, colour, size) of each of its different objects."""
+    shares = {kind: share for kind, (_, share) in KINDS.items()} if shares is None else shares
+    kind = rng.choices(list(shares), list(shares.values()))[0]
+    letters = sorted(set(KINDS[kind][0]))
+    while True:
+        pairs = [(rng.choice(SHAPES), rng.choice(list(COLORS))) for _ in letters]
+        held_out = [pair in UNSEEN_PAIRS for pair in pairs]
+        if unseen is True and not any(held_out):
+            pairs[rng.randrange(len(pairs))] = rng.choice(sorted(UNSEEN_PAIRS))
+        elif unseen is False and any(held_out):
+            continue
+        if len(set(pairs)) == len(pairs):
+            return kind, {
+                a: (*pair, rng.choice(list(SIZES))) for a, pair in zip(letters, pairs, strict=True)
+            }
+
+
+def sample_scene(
+    rng: random.Random, unseen: bool | None = None, shares: Mapping[str, float] | None = None
+) -> Scene:
+    """Draw a scene at random.
+
+    Args:
+        rng: the source of chance; the same state gives the same scene on every machine.
+        unseen: True for at least one (shape, colour) pair out of `UNSEEN_PAIRS`, False for none,
+            None for either.
+        shares: of the kinds of scenes, such as `CROWDED`; by default those of `KINDS`.
+    """
+    kind, look = _draw_kind(rng, unseen, shares)
+    while True:
+        letters = KINDS[kind][0]
+        diameters = [rng.randint(*SIZES[look[a][2]]) for a in letters]
+        centres = _place(rng, diameters)
+        if centres is not None:
+            break
+        largest = max(
+            look, key=lambda a: look[a][2] == "large"
+        )  # too crowded: shrink one and retry
+        look[largest] = (*look[largest][:2], "small")
+    objects = []
+    for letter, diameter, (x, y) in zip(letters, diameters, centres, strict=True):
+        shape, color, size = look[letter]
+        bright = rng.randint(84, 100)
+        rgb = tuple(min(255, max(0, c * bright // 100 + rng.randint(-5, 5))) for c in COLORS[color])
+        objects.append(SceneObject(shape, color, size, x, y, diameter, rgb))
+    return Scene(rng.choice(list(BACKGROUNDS)), tuple(objects), shade=rng.randint(-5, 5))
+
+
+def sample_facts(rng: random.Random) -> Facts:
+    """What a caption of a random scene states; all (shape, colour) pairs occur."""
+    return choose_facts(sample_scene(rng), rng)
+
+
+def sample_captions(
+    count: int, seed: int = 0, unseen_words: float = 0.0
+) -> tuple[list[str], list[Facts]]:
+    """Captions of random scenes, without the pictures.
+
+    Args:
+        count: how many.
+        seed: seed of the scenes and wordings.
+        unseen_words: share of the captions that use the words train never uses.
+
+    Returns:
+        The captions and the facts that each states.
+    """
+    rng = random.Random(f"captions {seed}")
+    facts = [sample_facts(rng) for _ in range(count)]
+    return [word_facts(f, rng, rng.random() < unseen_words) for f in facts], facts
+
+
+def draw_background(name: str, shade: int = 0) -> np.ndarray:
+    """Background as uint8 [64, 64, 3]; `shade` is added to every channel."""
+    top, bottom = (np.array(c, dtype=np.int64) for c in BACKGROUNDS[name])
+    row = np.arange(SIDE)[:, None]
+    rows = (top * (SIDE - 1 - row) + bottom * row) // (SIDE - 1) + shade
+    return np.repeat(rows.clip(0, 255).astype(np.uint8)[:, None], SIDE, axis=1)
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draw a scene as an RGB picture of 64 x 64 pixels, anti-aliased."""
+    if scene.background not in BACKGROUNDS:
+        known = ", ".join(BACKGROUNDS)
+        raise ValueError(f"unknown background {scene.background!r}: choose one of {known}")
+    picture = Image.fromarray(draw_background(scene.background, scene.shade))
+    for thing in scene.objects:
+        mask = shape_mask(thing.shape, thing.diameter)
+        corner = (int(thing.x) - mask.width // 2, int(thing.y) - mask.height // 2)
+        picture.paste(thing.rgb, corner, mask)
+    return picture
+
+
+# ---- the folder in COCO's layout
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8", newline="\n")
+
+
+def _instance(number: int, image_id: int, thing: SceneObject) -> dict:
+    """One object in COCO's instances form, with colour, size and the shape's outline."""
+    radius = thing.diameter / 2
+    outline = [(thing.x + radius * x, thing.y + radius * y) for x, y in _outline(thing.shape)]
+    xs, ys = [x for x, _ in outline], [y for _, y in outline]
+    mask = np.asarray(shape_mask(thing.shape, thing.diameter), dtype=np.int64)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": SHAPES.index(thing.shape) + 1,
+        "bbox": [round(v, 2) for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))],
+        "area": int(mask.sum()) // 255,
+        "segmentation": [[round(v, 2) for point in outline for v in point]],
+        "iscrowd": 0,
+        "color": thing.color,
+        "size": thing.size,
+        "rgb": list(thing.rgb),
+    }
+
+
+def _make_split(
+    folder: Path,
+    split: str,
+    count: int,
+    seed: int,
+    bar: tqdm,
+    shares: Mapping[str, float] | None = None,
+) -> None:
+    """Write the pictures and both annotation files of one split."""
+    (folder / split).mkdir(parents=True)
+    images, captions, instances, scenes_relations = [], [], [], []
+    first_id = {"train": 1, "val": 1_000_001}[split]
+    for index in range(count):
+        rng = random.Random(f"scenes {VERSION} {seed} {split} {index}")
+        unseen = split == "val" and index % 2 == 1
+        scene = sample_scene(rng, unseen, shares)
+        image_id = first_id + index
+        file_name = f"{image_id:012d}.bmp"
+        render(scene).save(folder / split / file_name)
+        subset = "train" if split == "train" else ("val_unseen" if unseen else "val_seen")
+        images.append({
+            "id": image_id, "file_name": file_name, "width": SIDE, "height": SIDE,
+            "subset": subset, "background": scene.background,
+        })  # fmt: skip
+        for number in range(5):
+            unseen_words = split == "val" and number == 4
+            caption, facts = describe(scene, rng, unseen_words)
+            captions.append({
+                "id": 5 * image_id + number, "image_id": image_id, "caption": caption,
+                "wording": "unseen" if any(w in caption for w in UNSEEN_WORDS) else "seen",
+                "facts": facts,
+            })  # fmt: skip
+        objects = [_instance(10 * image_id + k, image_id, o) for k, o in enumerate(scene.objects)]
+        instances += objects
+        for i, relation, j in stated_relations(scene.objects):
+            scenes_relations.append([objects[i]["id"], relation, objects[j]["id"]])
+        bar.update()
+    info = {"description": "scenes of t2i_course", "version": str(VERSION), "seed": seed}
+    categories = [{"id": k + 1, "name": s, "supercategory": "shape"} for k, s in enumerate(SHAPES)]
+    annotations = folder / "annotations"
+    annotations.mkdir(exist_ok=True)
+    _write_json(
+        annotations / f"captions_{split}.json",
+        {"info": info, "images": images, "annotations": captions},
+    )
+    _write_json(
+        annotations / f"instances_{split}.json",
+        {
+            "info": info,
+            "images": images,
+            "categories": categories,
+            "annotations": instances,
+            "relations": scenes_relations,
+        },
+    )
+
+
+def make_scenes(
+    folder: Path | str | None = None,
+    train: int = 10_000,
+    val: int = 2_000,
+    seed: int = 0,
+    progress: bool = True,
+    crowded: bool = False,
+) -> Path:
+    """Write the data set in COCO's layout, unless it is there already.
+
+    The same arguments give the same bytes on every machine (pictures are uncompressed BMP, since
+    compressors differ between versions). The folder appears whole or not at all.
+
+    Args:
+        folder: where to; by default `scenes` in the course's data folder.
+        train: number of training pictures.
+        val: number of validation pictures; every second one shows a pair of `UNSEEN_PAIRS`.
+        seed: seed of all scenes.
+        progress: show a bar.
+        crowded: draw training pictures of three objects more often, by the shares of `CROWDED`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder holds something that is not this data set.
+    """
+    folder = Path(folder) if folder is not None else runtime.data_folder() / "scenes"
+    made_as = {"version": VERSION, "train": train, "val": val, "seed": seed}
+    if crowded:
+        made_as["crowded"] = True
+    marker = folder / MARKER
+    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == made_as:
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} holds something else than scenes made with {made_as}: "
+            "delete or move it, or name another folder"
+        )
+    with (
+        runtime.atomic_folder(folder) as unfinished,
+        tqdm(total=train + val, desc="drawing scenes", unit="picture", disable=not progress) as bar,
+    ):
+        _make_split(unfinished, "train", train, seed, bar, CROWDED if crowded else None)
+        _make_split(unfinished, "val", val, seed, bar)
+        _write_json(unfinished / MARKER, made_as)
+    return folder
+
+
+def are_in(folder: Path | str) -> bool:
+    """Whether a folder holds drawn scenes, under whatever name, and not photos."""
+    return (Path(folder) / MARKER).is_file()
+
+
+def read_captions(folder: Path | str, split: str) -> list[dict]:
+    """Caption entries of a split, each with `image_id`, `caption`, `wording` and `facts`.
+
+    Raises:
+        FileNotFoundError: the folder holds no scenes.
+        ValueError: its captions carry no facts, as those of photos.
+    """
+    path = Path(folder) / "annotations" / f"captions_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: make the scenes with drawing.make_scenes()")
+    entries = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+    if any("facts" not in entry for entry in entries):
+        raise ValueError(f"{path} has captions without facts: only drawn scenes carry them")
+    return entries
+
+
+def read_facts(folder: Path | str, split: str) -> dict[int, list[Facts]]:
+    """What the captions of each image state, by image id, in the captions' order."""
+    facts: dict[int, list[Facts]] = {}
+    for entry in read_captions(folder, split):
+        facts.setdefault(entry["image_id"], []).append(entry["facts"])
+    return facts
+
+
+def read_instances(folder: Path | str, split: str) -> dict[int, Scene]:
+    """What each picture of a split shows, read from the annotations, by image id.
+
+    Raises:
+        FileNotFoundError: the folder holds no scenes.
+    """
+    path = Path(folder) / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path}: it comes with drawn scenes only, for only drawn scenes know their facts"
+        )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    shapes = {category["id"]: category["name"] for category in content["categories"]}
+    objects: dict[int, list[SceneObject]] = {image["id"]: [] for image in content["images"]}
+    for thing in content["annotations"]:
+        left, top, width, height = thing["bbox"]
+        objects[thing["image_id"]].append(
+            SceneObject(
+                shape=shapes[thing["category_id"]],
+                color=thing["color"],
+                size=thing["size"],
+                x=left + width / 2,
+                y=top + height / 2,
+                diameter=round(max(width, height)),
+                rgb=tuple(thing["rgb"]),
+            )
+        )
+    return {
+        image["id"]: Scene(image["background"], tuple(objects[image["id"]]))
+        for image in content["images"]
+    }

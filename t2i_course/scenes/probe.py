@@ -1,0 +1,170 @@
+"""A linear probe: what a sentence feature holds of what its caption states.
+
+Alain and Bengio (2016): train a linear classifier on frozen features and see what it can read. Here
+it must read every stated fact, each bound to its object: not only that red and blue occur, but
+which of them is on the left. What the probe cannot read, a generator will not draw.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from t2i_course.scenes.drawing import sample_facts
+from t2i_course.scenes.wording import ATTRIBUTES, ENDS, Facts, groups_of, word_facts
+from t2i_course.text_encoder import TextEncoder, embed_captions
+
+UNSTATED = "unstated"
+
+
+def roles_of(facts: Facts) -> tuple[str, dict[int, str]]:
+    """How a caption arranges its groups, and which group plays which role in it."""
+    groups = groups_of(facts)
+    number = len(groups)
+    if not facts["relations"]:
+        return f"{number} listed", ({0: "it"} if number == 1 else {})
+    place = {index: k for k, group in enumerate(groups) for index in group}
+    pairs = {(place[i], relation, place[j]) for i, relation, j in facts["relations"]}
+    used = sorted({relation for _, relation, _ in pairs}, key=list(ENDS).index)
+    ends = {"left of": ("left", "right"), "above": ("upper", "lower")}
+    if number == 2:
+        ((a, relation, b),) = pairs
+        return f"2 {relation}", {a: ends[relation][0], b: ends[relation][1]}
+    if len(used) == 1:  # a row or a column
+        relation = used[0]
+        first = next(a for a, _, _ in pairs if all(b != a for _, _, b in pairs))
+        last = next(b for _, _, b in pairs if all(a != b for a, _, _ in pairs))
+        order = [first, ({0, 1, 2} - {first, last}).pop(), last]
+        names = (ends[relation][0], "middle", ends[relation][1])
+        return f"3 {relation}", dict(zip(order, names, strict=True))
+    counts = {r: sum(relation == r for _, relation, _ in pairs) for r in used}
+    inner = min(counts, key=counts.get)  # said of the pair once; the other relation is said twice
+    ((a, _, b),) = [p for p in pairs if p[1] == inner]
+    third = ({0, 1, 2} - {a, b}).pop()
+    return f"3 {inner}, one aside", {a: ends[inner][0], b: ends[inner][1], third: "aside"}
+
+
+def stated_labels(facts: Facts) -> dict[str, str]:
+    """Everything a caption states, as one label for each question that can be put to it.
+
+    Returns:
+        For example {"background": "white", "count": "2", "2: arrangement": "2 left of",
+        "2 left of: left color": "red", "2 left of: right color": "unstated", ...}.
+    """
+    groups = groups_of(facts)
+    arrangement, roles = roles_of(facts)
+    labels = {
+        "background": facts["background"] or UNSTATED,
+        "count": str(len(facts["objects"])),
+    }
+    if len(groups) > 1:
+        labels[f"{len(groups)}: arrangement"] = arrangement
+    for group, role in roles.items():
+        stated = facts["objects"][groups[group][0]]
+        for name in ATTRIBUTES:
+            labels[f"{arrangement}: {role} {name}"] = stated.get(name, UNSTATED)
+        if role == "aside":
+            third = groups[group][0]
+            outer = next(r for r in facts["relations"] if third in (r[0], r[2]))
+            labels[f"{arrangement}: side"] = "first" if outer[0] == third else "second"
+    if len(facts["objects"]) == 1:
+        labels["1 listed: it corner"] = facts["objects"][0].get("corner", UNSTATED)
+    return labels
+
+
+def probe_captions(count: int, seed: int = 0) -> tuple[list[str], list[Facts]]:
+    """Captions to train the probe on: a third each with one, two and three different objects."""
+    rng = random.Random(f"probe {seed}")
+    captions, chosen = [], []
+    while len(captions) < count:
+        facts = sample_facts(rng)
+        if len(groups_of(facts)) == len(captions) % 3 + 1:
+            captions.append(word_facts(facts, rng))
+            chosen.append(facts)
+    return captions, chosen
+
+
+def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Multinomial logistic regression by L-BFGS with a small weight decay.
+
+    Args:
+        features: float32 [N, D], standardised.
+        labels: int64 [N], from 0 to `classes` - 1.
+        classes: number of classes C.
+
+    Returns:
+        Weights [D + 1, C]; the last row is the bias.
+    """
+    inputs = functional.pad(features, (0, 1), value=1.0)  # [N, D + 1]
+    weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=120, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(inputs @ weights, labels) + 1e-4 * weights.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weights.detach()
+
+
+def probe_features(
+    train_features: np.ndarray,
+    train_facts: Sequence[Facts],
+    test_features: np.ndarray,
+    test_facts: Sequence[Facts],
+) -> dict[str, tuple[float, int]]:
+    """Train one linear classifier a question, and count its right answers on other captions.
+
+    Args:
+        train_features: [N, D] sentence features.
+        train_facts: what the N captions state.
+        test_features: [M, D] sentence features of held-out captions.
+        test_facts: what the M captions state.
+
+    Returns:
+        For each question of `stated_labels` the share of right answers, and their number.
+    """
+    train, test = torch.tensor(np.array(train_features)), torch.tensor(np.array(test_features))
+    mean, deviation = train.mean(0), train.std(0) + 1e-6
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    train_labels = [stated_labels(f) for f in train_facts]
+    test_labels = [stated_labels(f) for f in test_facts]
+    results = {}
+    for question in sorted({q for labels in train_labels for q in labels}):
+        rows = [i for i, labels in enumerate(train_labels) if question in labels]
+        asked = [i for i, labels in enumerate(test_labels) if question in labels]
+        if not asked:
+            continue
+        classes = sorted({train_labels[i][question] for i in rows})
+        number = {label: k for k, label in enumerate(classes)}
+        target = torch.tensor([number[train_labels[i][question]] for i in rows])
+        weights = fit_linear(train[rows], target, len(classes))
+        answers = (functional.pad(test[asked], (0, 1), value=1.0) @ weights).argmax(1).tolist()
+        right = [
+            classes[a] == test_labels[i][question] for a, i in zip(answers, asked, strict=True)
+        ]
+        results[question] = (float(np.mean(right)), len(asked))
+    return results
+
+
+def probe_encoder(
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    facts: Sequence[Facts],
+    train_count: int = 18_000,
+    seed: int = 0,
+) -> dict[str, tuple[float, int]]:
+    """Probe an encoder's sentence features on held-out captions; see `probe_features`."""
+    train_captions, train_facts = probe_captions(train_count, seed)
+    return probe_features(
+        embed_captions(encoder, train_captions, progress=False),
+        train_facts,
+        embed_captions(encoder, list(captions), progress=False),
+        facts,
+    )

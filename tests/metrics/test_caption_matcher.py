@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from t2i_course import data
+from t2i_course.metrics.caption_matcher import (
+    CaptionMatcher,
+    load_caption_matcher,
+    train_caption_matcher,
+)
+from t2i_course.neighbours import retrieval
+from t2i_course.scenes import drawing
+from t2i_course.text_encoder import TextEncoder, embed_captions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return drawing.make_scenes(
+        tmp_path_factory.mktemp("caption_matcher") / "scenes", train=48, val=12, progress=False
+    )
+
+
+def test_loss_is_the_symmetric_cross_entropy_of_the_cosines():
+    torch.manual_seed(0)
+    matcher = CaptionMatcher(8, width=4).eval()
+    images, text = torch.rand(3, 3, 64, 64) * 2 - 1, torch.randn(3, 8)
+    with torch.no_grad():
+        pictures = torch.nn.functional.normalize(matcher.picture(images), dim=1)
+        captions = torch.nn.functional.normalize(matcher.text(text), dim=1)
+        logits = matcher.log_scale.exp() * pictures @ captions.T
+        by_rows = -logits.log_softmax(1).diagonal().mean()
+        by_columns = -logits.log_softmax(0).diagonal().mean()
+        assert matcher.loss(images, text) == pytest.approx(
+            (by_rows + by_columns).item() / 2, rel=1e-5
+        )
+
+
+def test_features_have_length_one_and_do_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    matcher = CaptionMatcher(8).eval()
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 64, 64), dtype=np.uint8)
+    found = matcher.embed_images(images)
+    assert found.dtype == np.float32 and found.shape == (7, 128)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert np.allclose(found[3], matcher.embed_images(images[3:4])[0], atol=1e-5)
+    text = matcher.embed_text(np.random.default_rng(1).normal(size=(5, 8)))
+    assert text.shape == (5, 128) and np.allclose(np.linalg.norm(text, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["scenes", "photos"])
+def test_photos_are_cut_and_scenes_are_not(folder, as_photos, tmp_path, monkeypatch, kind):
+    place = folder if kind == "scenes" else as_photos(folder, tmp_path / "photos")
+    seen = []
+    loss = CaptionMatcher.loss
+
+    def watched(network, images, text):
+        seen.append(images.clone())
+        return loss(network, images, text)
+
+    monkeypatch.setattr(CaptionMatcher, "loss", watched)
+    train_caption_matcher(
+        str(place), str(tmp_path / "few"), steps=4, batch_size=48, device="cpu", progress=False
+    )
+    packed = data.to_float(torch.from_numpy(np.array(data.pack(place, "train", 64).images)))
+    whole = torch.stack([(packed == image).flatten(1).all(1).any() for image in torch.cat(seen)])
+    assert whole.all() if kind == "scenes" else not whole.any()
+
+
+def test_training_finds_the_captions_of_training_pictures(folder, tmp_path):
+    file = train_caption_matcher(
+        str(folder), str(tmp_path / "few"), steps=60, batch_size=32, device="cpu", progress=False,
+        command="test",
+    )  # fmt: skip
+    card = json.loads(file.with_suffix(".json").read_text())
+    assert card["data"] == "scenes" and card["license"] == "Apache-2.0"
+    assert "R@1 of real pictures among 12 captions, val" in card["metrics"]
+    matcher = load_caption_matcher(tmp_path / "few", "cpu")
+    assert matcher.encoder["name"] == "caption-bert" and card["sha256"][:16] == matcher.fingerprint
+    packed = data.pack(folder, "train", 64, progress=False)
+    encoder = TextEncoder(device="cpu")
+    text = embed_captions(encoder, [packed.all_captions[i] for i in packed.caption_starts[:-1]])
+    found = retrieval(matcher.embed_images(packed.images), matcher.embed_text(text), 40)
+    assert found["R@5"].value > 0.3  # chance is 5 in 40
+    shuffled = np.roll(text, 1, axis=0)
+    chance = retrieval(matcher.embed_images(packed.images), matcher.embed_text(shuffled), 40)
+    assert chance["R@5"].value < found["R@5"].value - 0.15

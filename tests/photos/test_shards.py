@@ -1,0 +1,362 @@
+"""Shards: real tar files of real pictures, whole and with every fault."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2i_course import coco_folder, data
+from t2i_course.__main__ import main
+from t2i_course.metrics.held_out import open_held_out, other_real
+from t2i_course.photos import shards
+
+SIZE = 16
+Files = list[tuple[str, bytes]]
+
+
+def picture(seed: int, form: str = "JPEG", side: int = 40) -> bytes:
+    """A real picture file, different for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((side + 10, side), Image.Resampling.BICUBIC).save(file, form)
+    return file.getvalue()
+
+
+def sample(number: int, form: str = "JPEG", **other: bytes) -> Files:
+    """Files of a sample as img2dataset writes them."""
+    key, suffix = f"{number:09d}", {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[form]
+    caption = f"picture {number}, près de 猫"
+    told = {"caption": caption, "url": "https://example.org", "key": key, "status": "success"}
+    files = {
+        suffix: picture(number, form),
+        "json": json.dumps(told).encode(),
+        "txt": caption.encode(),
+    } | other
+    return [(f"{key}.{name}", content) for name, content in files.items() if content is not None]
+
+
+def write_shard(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def write_shards(folder: Path, numbers: Iterable[int], each: int = 5) -> None:
+    numbers = list(numbers)
+    for first in range(0, len(numbers), each):
+        files = [f for number in numbers[first : first + each] for f in sample(number)]
+        write_shard(folder / f"{first // each:05d}.tar", files)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two splits of shards."""
+    write_shards(tmp_path / "photos" / "train", range(12))
+    write_shards(tmp_path / "photos" / "val", range(100, 106))
+    return tmp_path / "photos"
+
+
+def pack(folder: Path, tmp_path: Path, split: str = "train", **options) -> data.PackedCaptions:
+    return data.pack(folder, split, SIZE, tmp_path / "cache", progress=False, **options)
+
+
+def one(folder: Path, files: Files) -> Path:
+    """Shards of which the second sample of the first consists of these files."""
+    write_shard(folder / "train" / "00000.tar", [*sample(0), *files, *sample(2)])
+    write_shard(folder / "train" / "00001.tar", sample(3))
+    write_shards(folder / "val", range(100, 102))
+    return folder
+
+
+def test_pictures_and_captions_are_packed_as_they_are(folder, tmp_path):
+    for split, numbers in (("train", range(12)), ("val", range(100, 106))):
+        packed = pack(folder, tmp_path, split)
+        assert packed.image_ids.tolist() == list(range(1, len(numbers) + 1))
+        assert packed.captions == [[f"picture {n}, près de 猫"] for n in numbers]
+        for row, number in enumerate(numbers):
+            image = Image.open(io.BytesIO(picture(number))).convert("RGB")
+            expected = data.to_uint8(data.image_transform(SIZE)(image))
+            assert torch.equal(packed[row][0], expected)
+    assert data.resolve_data(folder) == folder
+
+
+def test_every_form_of_picture_and_caption_is_read(tmp_path):
+    listed = json.dumps({"caption": ["one", "two"]}).encode()
+    files = [
+        *sample(0, "PNG"),
+        *sample(1, "WEBP", txt=None),
+        *sample(2, json=None, txt=b"\xef\xbb\xbfonly a text\n"),
+        *sample(3, json=listed),
+        *sample(4, json=b'{"caption": null}', txt=b"from the text"),
+        ("a/b/five.JPEG", picture(5)),  # a folder in the tar file, and a suffix in capitals
+        ("a/b/five.txt", b"five"),
+        ("./six.jpg", picture(6)),
+        ("./six.txt", b"six"),
+        ("__index__.json", b"[]"),  # webdataset's own
+        ("._six.jpg", b"what another system leaves"),
+        ("six.cls", b"3"),
+        ("six.mask.png", picture(7)),  # the suffix is .mask.png
+    ]
+    write_shard(tmp_path / "photos" / "train" / "0.tar", files)
+    write_shards(tmp_path / "photos" / "val", range(2))
+    packed = pack(tmp_path / "photos", tmp_path)
+    first = ["picture 0, près de 猫"], ["picture 1, près de 猫"]
+    rest = ["only a text"], ["one", "two"], ["from the text"], ["five"], ["six"]
+    assert packed.captions == [*first, *rest]
+
+
+def test_files_of_a_sample_need_not_stand_together(tmp_path):
+    files = [f for number in range(4) for f in sample(number)]
+    write_shard(tmp_path / "photos" / "train" / "0.tar", sorted(files, key=lambda f: f[0][-3:]))
+    write_shards(tmp_path / "photos" / "val", range(2))
+    captions = pack(tmp_path / "photos", tmp_path).captions
+    assert captions == [[f"picture {n}, près de 猫"] for n in range(4)]
+
+
+@pytest.mark.parametrize("name", ["", "train2017", "val"])
+def test_shards_of_one_split_are_divided_as_a_coco_folder_is(tmp_path, name):
+    write_shards(tmp_path / "photos" / name, range(30))
+    packed = {split: pack(tmp_path / "photos", tmp_path, split) for split in ("train", "val")}
+    ids = {split: part.image_ids.tolist() for split, part in packed.items()}
+    assert sorted(ids["train"] + ids["val"]) == list(range(1, 31))
+    for split, part in packed.items():
+        assert ids[split] == list(coco_folder.held_out_ids(list(range(1, 31)), split, ""))
+        assert part.captions == [[f"picture {n - 1}, près de 猫"] for n in ids[split]]
+    assert len(ids["val"]) == 3
+
+
+def test_one_sample_cannot_be_divided(tmp_path):
+    write_shards(tmp_path / "photos", [1])
+    with pytest.raises(ValueError, match="photos holds one sample: train and val need one each"):
+        pack(tmp_path / "photos", tmp_path)
+
+
+def test_second_call_reads_no_shard_and_changed_shards_are_packed_anew(folder, tmp_path):
+    keys = {pack(folder, tmp_path).key}
+    shard = folder / "train" / "00000.tar"
+    status = shard.stat()
+    shard.write_bytes(bytes(status.st_size))  # no tar file any more, but the same size and time
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert {pack(folder, tmp_path).key} == keys
+    write_shard(shard, sample(77))
+    changed = pack(folder, tmp_path)
+    assert changed.key not in keys and changed.captions[0] == ["picture 77, près de 猫"]
+    write_shard(folder / "train" / "00009.tar", sample(78))
+    assert len(pack(folder, tmp_path)) == len(changed) + 1
+
+
+def test_data_are_told_by_the_shards_names_and_lengths(folder):
+    train, val = (shards.find_data(folder, split) for split in ("train", "val"))
+    assert (train.name, val.name) == ("train", "val")
+    before = train.digest
+    assert before != val.digest
+    os.utime(folder / "train" / "00000.tar", ns=(1, 1))
+    assert train.digest == before
+    write_shard(folder / "train" / "00009.tar", sample(78))
+    assert train.digest != before
+
+
+def broken(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+FAULTS = {
+    "no picture": (sample(1, jpg=None), "sample 000000001 has no picture"),
+    "other picture": ([("000000001.gif", b""), *sample(1, jpg=None)], "000000001 has no picture"),
+    "no caption": (sample(1, txt=None, json=None), "sample 000000001 has no caption"),
+    "json without caption": (sample(1, txt=None, json=b'{"url": ""}'), "000000001 has no caption"),
+    "empty list": (sample(1, txt=None, json=b'{"caption": []}'), "000000001 has no caption"),
+    "empty caption": (sample(1, txt=b" \n", json=None), "000000001 has an empty caption"),
+    "one empty": (sample(1, json=b'{"caption": ["a", ""]}'), "000000001 has an empty caption"),
+    "number": (sample(1, json=b'{"caption": 3}'), "neither a text nor a list of texts"),
+    "json cut": (sample(1, json=b'{"caption": "a'), r"has a damaged file \.json"),
+    "not UTF-8": (sample(1, json=None, txt=b"\xff\xfe"), r"file \.txt that is not UTF-8"),
+    "two pictures": (sample(1, png=picture(1, "PNG")), "000000001 has two pictures"),
+    "file twice": ([*sample(1), *sample(1)[:1]], r"000000001 has two files \.jpg"),
+    "picture cut": (sample(1, jpg=broken(picture(1))), "000000001 cannot be read"),
+    "picture empty": (sample(1, jpg=b""), "000000001 cannot be read"),
+    "no picture at all": (sample(1, jpg=b"<html>gone</html>"), "000000001 cannot be read"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named_with_shard_and_key_and_nothing_is_left(tmp_path, fault):
+    files, message = FAULTS[fault]
+    folder = one(tmp_path / "photos", files)
+    with pytest.raises(ValueError, match=message) as caught:
+        pack(folder, tmp_path)
+    assert str(folder / "train" / "00000.tar") in str(caught.value)
+    assert "--on-bad-image skip" in str(caught.value) and "\n" not in str(caught.value)
+    assert [f for f in (tmp_path / "cache").glob("*") if f.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_sample_can_be_skipped_and_is_counted(tmp_path, fault):
+    folder = one(tmp_path / "photos", FAULTS[fault][0])
+    with pytest.warns(UserWarning, match=r"1 of 4 images left out of .*00000\.tar: 000000001"):
+        packed = pack(folder, tmp_path, on_bad_image="skip")
+    assert packed.skipped == ["00000.tar: 000000001"]
+    assert packed.image_ids.tolist() == [1, 3, 4]
+    assert packed.captions == [[f"picture {n}, près de 猫"] for n in (0, 2, 3)]
+    with pytest.raises(ValueError, match=FAULTS[fault][1]):  # it is not in order now
+        pack(folder, tmp_path)
+
+
+def test_faulty_sample_of_the_other_split_is_no_fault_of_this(tmp_path):
+    numbers = coco_folder.held_out_ids(list(range(1, 21)), "val", "")
+    faulty = numbers[0] - 1
+    files = [f for n in range(20) for f in sample(n, **({"jpg": None} if n == faulty else {}))]
+    write_shard(tmp_path / "photos" / "0.tar", files)
+    assert len(pack(tmp_path / "photos", tmp_path)) == 18
+    with pytest.raises(ValueError, match=f"sample {faulty:09d} has no picture"):
+        pack(tmp_path / "photos", tmp_path, "val")
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    for number, content in enumerate((None, b"no picture")):
+        folder = tmp_path / f"photos{number}"
+        write_shard(folder / "train" / "0.tar", sample(1, jpg=content))
+        write_shards(folder / "val", [2])
+        with pytest.raises(ValueError, match="000000001 (has no picture|cannot be read)"):
+            pack(folder, tmp_path, on_bad_image="skip")
+    write_shard(tmp_path / "none" / "train" / "0.tar", [("README", b"nothing here")])
+    write_shards(tmp_path / "none" / "val", [2])
+    with pytest.raises(ValueError, match="hold no samples"):
+        pack(tmp_path / "none", tmp_path)
+
+
+def test_shard_cut_anywhere_is_an_error_that_names_it(folder, tmp_path):
+    shard = folder / "train" / "00001.tar"
+    whole = shard.read_bytes()
+    index = shards.read_index(shard)
+    end = max(first + size for files in index.values() for ((first, size),) in files.values())
+    for length in [*range(0, end, 777), *range(512, end, 512), end - 1, end]:
+        shard.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"00001\.tar .*(cut short|no tar file)"):
+            shards.read_index(shard)
+    for choice in ("raise", "skip"):  # what a lost end held cannot be counted
+        with pytest.raises(ValueError, match="Copy it again, or take it out of the folder"):
+            pack(folder, tmp_path, on_bad_image=choice)
+
+
+def test_damaged_header_is_an_error(folder):
+    shard = folder / "train" / "00000.tar"
+    data = bytearray(shard.read_bytes())
+    first, size = shards.read_index(shard)["000000000"]["jpg"][0]
+    header = first + -(-size // 512) * 512  # of the next file
+    data[header + 150] ^= 0xFF  # its checksum
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"00000\.tar is .*damaged at byte {header:,}"):
+        shards.read_index(shard)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar file" * 100, gzip.compress(bytes(3000))])
+def test_what_is_no_tar_file_is_named(folder, tmp_path, content):
+    (folder / "train" / "00000.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=r"00000\.tar cannot be read .*no tar file"):
+        pack(folder, tmp_path)
+
+
+def test_folders_in_cocos_layout_stay_what_they_are(small_scenes, as_photos, folder, tmp_path):
+    photos = as_photos(small_scenes, tmp_path / "coco")
+    assert shards.find_shards(photos, "train") is None
+    write_shard(photos / "train" / "stray.tar", sample(1))
+    assert shards.find_shards(photos, "train") is None
+    assert shards.find_shards(tmp_path / "nowhere", "train") is None
+    with pytest.raises(FileNotFoundError, match=r"train holds shards.*needs COCO's layout"):
+        data.load_split(folder, "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"not in COCO's layout.*train/00000\.tar"):
+        data.resolve_data(tmp_path / "empty")
+    with pytest.raises(ValueError, match="unknown split 'test'"):
+        pack(folder, tmp_path, "test")
+
+
+PACK_SLOWLY = """
+import sys
+from t2i_course import data, packed_cache
+packed_cache.JOURNAL_EVERY = 4
+data.pack(sys.argv[1], "train", 64, sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_killed_packing_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch):
+    folder, cache = tmp_path / "photos", tmp_path / "cache"
+    large = [sample(n, jpg=picture(n, side=2000)) for n in range(24)]
+    for number in range(3):
+        files = [f for files in large[8 * number : 8 * number + 8] for f in files]
+        write_shard(folder / "train" / f"{number}.tar", files)
+    write_shards(folder / "val", [2])
+    process = subprocess.Popen([sys.executable, "-c", PACK_SLOWLY, folder, cache])
+    limit = time.monotonic() + 60
+    while not any(cache.glob(".*.journal.json")):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = json.loads(next(cache.glob(".*.journal.json")).read_text())["position"]
+    assert 4 <= done < 24
+    decoded, decode = [], shards.decode_picture
+    monkeypatch.setattr(
+        shards, "decode_picture", lambda file, name: decoded.append(name) or decode(file, name)
+    )
+    resumed = data.pack(folder, "train", 64, cache, progress=False)
+    assert len(decoded) == 24 - done
+    other = data.pack(folder, "train", 64, tmp_path / "other", progress=False)
+    for file in tmp_path.glob("other/train-*"):
+        assert file.suffix == ".lock" or file.read_bytes() == (cache / file.name).read_bytes()
+    assert resumed.key == other.key
+
+
+def test_evaluation_takes_shards(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("T2I_HOME", str(tmp_path))
+    held = open_held_out(folder, size=SIZE)
+    assert (held.data, held.facts, len(held.packed)) == ("photos", None, 6)
+    assert other_real(held, 100)[1].shape == (12, 3, SIZE, SIZE)
+    with pytest.raises(ValueError, match="no split val_seen, only scenes have"):
+        open_held_out(folder, "val_seen", size=SIZE)
+
+
+def test_train_generate_judge_and_evaluate_take_shards(tmp_path, monkeypatch, tiny_bert, capsys):
+    folder = tmp_path / "photos"
+    write_shards(folder / "train", range(12))
+    write_shards(folder / "val", range(100, 200), each=60)
+    home = tmp_path / "home"
+    (home / "checkpoints").mkdir(parents=True)
+    monkeypatch.setenv("T2I_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    common = ["--encoder", str(tiny_bert), "--device", "cpu"]
+    train = ["--steps", "2", "--batch-size", "4", "--output", "tiny"]
+    assert main(["train", "--data", str(folder), *train, *common]) == 0
+    assert "images: 12 train, 100 val" in capsys.readouterr().out
+    features = list((home / "cache" / "embeddings").glob("*.npy"))
+    assert len(features) == 2
+    assert all(np.load(file).dtype == np.float16 for file in features)
+    assert main(["generate", "a red bus", "--model", "tiny", "--count", "2"]) == 0
+    card = json.loads((home / "checkpoints" / "tiny.json").read_text())
+    assert card["data"] == "photos"
+    judge = ["judge", "caption-matcher", "--data", str(folder), "--steps", "20", *common]
+    assert main([*judge, "--output", "matcher"]) == 0
+    evaluate = ["evaluate", "--data", str(folder), "--model", "tiny", "--samples", "100"]
+    status = main([*evaluate, "--matcher", "matcher", "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert "shuffled captions" in printed.out and "left out: retrieval" not in printed.out

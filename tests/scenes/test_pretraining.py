@@ -1,0 +1,104 @@
+"""Pre-training: masking, the contrastive loss, and a short run from nothing to a saved encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from t2i_course.scenes import pretraining
+from t2i_course.text_encoder import TextEncoder
+
+
+def test_fifteen_percent_are_hidden_and_eighty_percent_of_them_masked():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(10, 1000, (400, 100), generator=generator)
+    maskable = torch.ones_like(tokens, dtype=torch.bool)
+    maskable[:, 0] = False
+    inputs, labels = pretraining.mask_words(tokens, maskable, 4, 1000, generator)
+    hidden = labels != pretraining.IGNORED
+    assert hidden[:, 1:].float().mean().item() == pytest.approx(0.15, abs=0.005)
+    assert not hidden[:, 0].any()
+    assert (inputs[hidden] == 4).float().mean().item() == pytest.approx(0.8, abs=0.02)
+    assert (inputs[hidden] == tokens[hidden]).float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert torch.equal(inputs[~hidden], tokens[~hidden])
+    assert torch.equal(labels[hidden], tokens[hidden])
+
+
+def test_contrastive_loss_of_equal_features_is_the_log_of_the_choices():
+    ones = torch.ones(4, 8)
+    same = torch.eye(4, dtype=torch.bool)
+    loss = pretraining.contrastive_loss(ones, ones, torch.ones(3, 8), same)
+    assert loss.item() == pytest.approx(math.log(7), abs=1e-4)
+
+
+def test_contrastive_loss_of_a_perfect_match_is_zero():
+    features = torch.eye(5, 16)
+    negatives = -features
+    loss = pretraining.contrastive_loss(features, features, negatives, torch.eye(5).bool())
+    assert loss.item() < 1e-6
+
+
+def test_captions_that_say_the_same_are_not_negatives():
+    features = torch.ones(2, 4)
+    far = -torch.ones(1, 4)
+    all_same = torch.ones(2, 2, dtype=torch.bool)
+    loss = pretraining.contrastive_loss(features, features, far, all_same)
+    assert loss.item() < 1e-6
+
+
+def test_hard_negatives_cost_more_than_far_ones():
+    features = torch.nn.functional.normalize(torch.randn(6, 16), dim=-1)
+    near = features + 0.1 * torch.randn(6, 16)
+    same = torch.eye(6, dtype=torch.bool)
+    hard = pretraining.contrastive_loss(features, features, near, same)
+    easy = pretraining.contrastive_loss(features, features, -near, same)
+    assert hard > easy + 0.1
+
+
+def coco_captions(path, captions):
+    entries = [
+        {"id": k, "image_id": k // 2, "caption": caption} for k, caption in enumerate(captions)
+    ]
+    path.write_text(json.dumps({"images": [], "annotations": entries}), encoding="utf-8")
+    return path
+
+
+def test_captions_of_one_image_stay_together(tmp_path):
+    file = coco_captions(tmp_path / "captions.json", ["a dog", " a  brown dog ", "a cat", ""])
+    assert pretraining.read_captions([file]) == [["a dog", "a brown dog"], ["a cat"]]
+
+
+@pytest.mark.parametrize("content", ["not json", '{"annotations": [{"image_id": 1}]}', "[1]"])
+def test_a_file_that_holds_no_captions_is_named(tmp_path, content):
+    (tmp_path / "bad.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="bad.json"):
+        pretraining.read_captions([tmp_path / "bad.json"])
+    with pytest.raises(FileNotFoundError, match="absent.json"):
+        pretraining.read_captions([tmp_path / "absent.json"])
+
+
+def test_a_short_run_learns_and_saves_an_encoder_that_loads(tmp_path):
+    dogs = ["a dog runs on the grass", "a brown dog in a field", "a man on a surf board", "a wave"]
+    file = coco_captions(tmp_path / "captions.json", dogs * 5)
+    output = tmp_path / "encoder"
+    folder = pretraining.pretrain([file], output, 12, 6, 4, batch_size=12, progress=False)
+    assert folder == output
+    card = json.loads((output / "card.json").read_text("utf-8"))
+    assert card["steps"] == {"masked words": 12, "contrastive": 6, "reading": 4}
+    assert "CC BY 4.0" in card["credit"]
+    assert 0 < card["losses"]["masked words"] < 9
+    encoder = TextEncoder(output)
+    assert encoder(["a red circle", "a dog runs"]).sentence.shape == (2, 256)
+    first = TextEncoder(tmp_path / "encoder-masked-words")
+    assert first.fingerprint != encoder.fingerprint
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "captions.json",
+        "encoder",
+        "encoder-contrastive",
+        "encoder-masked-words",
+    ]
+    with pytest.raises(FileExistsError, match="encoder"):
+        pretraining.pretrain([file], output, 1, 1, 1, progress=False)
