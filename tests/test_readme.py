@@ -1,4 +1,4 @@
-"""The README's commands and tables, and the files of the set-up, say the same thing."""
+"""The front page, and the files of the set-up, say the same thing."""
 
 import ast
 import re
@@ -102,116 +102,19 @@ def test_every_imported_package_is_required():
                     assert PACKAGES.get(name, name) in required, f"{file.name} imports {name}"
 
 
-def test_syllabus_lists_every_notebook_and_links_those_that_exist():
-    rows = re.findall(r"^\| (?:\[)?(\d\d) ([^|\]]+?)(\]\((\S+)\))? \|", section("Syllabus"), re.M)
-    assert [number for number, *_ in rows] == [f"{number:02}" for number in range(14)]
-    for number, title, link, target in rows:
-        if link:
-            assert Path(target).name.startswith(f"{number}_")
-        else:
-            assert title.endswith("(planned)")
+def test_syllabus_has_a_row_for_every_notebook_and_links_those_that_exist():
+    rows = re.findall(r"^\| (?:\[)?(\d\d) ([^|\]]+?)(?:\]\((\S+)\))? \|", section("Syllabus"), re.M)
+    assert [number for number, *_ in rows] == [f"{number:02}" for number in range(15)]
+    for number, title, target in rows:
+        assert target.startswith(f"notebooks/{number}_") or title.endswith("(planned)")
     linked = {Path(target).name for *_, target in rows if target}
     assert linked == {path.name for path in CHECKOUT.glob("notebooks/*.ipynb")}
 
 
-def test_relative_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)\s]+)\)", README):
-        if "://" not in target and not target.startswith("#"):
-            assert (CHECKOUT / target).exists(), target
-
-
-def test_settings_table_lists_every_variable_that_the_package_reads():
-    listed = set(re.findall(r"^\| `(T2I_\w+)`", section("Settings"), re.MULTILINE))
-    source = "\n".join(path.read_text("utf-8") for path in CHECKOUT.glob("t2i_course/**/*.py"))
-    assert listed == set(re.findall(r"T2I_[A-Z]+", source))
-
-
-def modules_in_order() -> list[str]:
-    """The modules of the package as the layout lists them, from the first to the last.
-
-    A row begins with names, "runtime" or "scenes/oracle", and goes on with what they are for.
-    """
-    lines = section("Layout").splitlines()
-    start = next(i for i, line in enumerate(lines) if "t2i_course/" in line) + 1
-    names = []
-    for line in lines[start:]:
-        if not line.startswith(" " * 8):
-            break
-        if row := re.match(r" {8}([\w/]+(?:, [\w/]+)*),?(?:  |$)", line):
-            names += row[1].split(", ")
-    return names
-
-
-def modules() -> set[str]:
-    """Every module of the package: "runtime", "scenes/oracle"; commands are listed by --help."""
-    package = CHECKOUT / "t2i_course"
-    files = {path.relative_to(package).with_suffix("") for path in package.glob("**/*.py")}
-    names = {file.as_posix() for file in files if file.name not in ("__init__", "__main__")}
-    return {name for name in names if not name.startswith("commands/")}
-
-
-def imported(source: str, known: set[str]) -> set[str]:
-    """Modules among the known ones that a source text imports, in whichever way."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
-    inside = {name.removeprefix("t2i_course.").replace(".", "/") for name in found}
-    return inside & known
-
-
-def test_layout_lists_every_module_once():
-    assert sorted(modules_in_order()) == sorted(modules())
-
-
-def test_modules_import_only_from_those_above_them():
-    order = modules_in_order()
-    for position, name in enumerate(order):
-        source = (CHECKOUT / "t2i_course" / f"{name}.py").read_text(encoding="utf-8")
-        assert "t2i_course.commands" not in source, f"{name} imports from commands"
-        for other in imported(source, set(order)):
-            assert order.index(other) < position, f"{name} imports {other}"
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import t2i_course.scenes.oracle as oracle",
-        "from t2i_course.scenes import drawing, oracle",
-        "def late():\n    from t2i_course.scenes.oracle import read_picture",
-    ],
-)
-def test_imports_from_folders_are_seen(source):
-    assert imported(source, {"scenes/oracle", "oracle", "runtime"}) == {"scenes/oracle"}
-
-
-def test_every_command_is_a_file_and_every_folder_is_in_the_distribution():
-    from t2i_course.__main__ import build_parser
-
-    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
-    files = {path.stem for path in (CHECKOUT / "t2i_course" / "commands").glob("*.py")}
-    assert set(commands.choices) == files - {"__init__", "console"}
-    folders = {path.parent for path in CHECKOUT.glob("t2i_course/**/*.py")}
-    assert all((folder / "__init__.py").is_file() for folder in folders), "setuptools needs it"
-    assert 'include = ["t2i_course*"]' in (CHECKOUT / "pyproject.toml").read_text("utf-8")
-
-
-@pytest.mark.parametrize("command", ["doctor", "evaluate", "generate", "train"])
-def test_command_line_knows_what_the_readme_says(command):
-    run = [sys.executable, "-m", "t2i_course", command, "--help"]
-    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=CHECKOUT)
-    for line in "\n".join(blocks(README, "bash")).splitlines():
-        if f"t2i_course {command}" in line:
-            ours = line.partition(f"t2i_course {command}")[2]  # what is before is the launcher's
-            for option in re.findall(r" (--[a-z-]+)", ours):
-                assert option in done.stdout, option
-
-
-def test_recording_command_keeps_times_and_widgets_out():
-    (command,) = [b for b in blocks(section("Run all tests"), "bash") if "--inplace" in b]
-    assert "record_timing=False" in command and "store_widget_state=False" in command
+def test_front_page_is_short_and_its_picture_small():
+    assert len(README.split()) <= 1200
+    (picture,) = re.findall(r"^!\[[^\]]+\]\((\S+)\)$", README, re.MULTILINE)
+    assert (CHECKOUT / picture).stat().st_size < 150_000
 
 
 def test_citation_gives_the_packages_version():

@@ -1,0 +1,197 @@
+"""The pages say what the command line, the ledger and the folders say.
+
+`python tests/test_docs.py` writes docs/command-line.md again from the parser, and fills the quotes
+of the ledger in every page.
+"""
+
+import argparse
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from t2i_course import report
+from t2i_course.__main__ import build_parser
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / "t2i_course"
+PAGES = [CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/*.md")), CHECKOUT / "data/README.md"]
+MARKER = "<!-- What follows is written by `python tests/test_docs.py`. -->\n"
+COMMAND = re.compile(r"(?:python|launch .*|torchrun .*) -m t2i_course (.+)")
+# What a measured claim looks like: a share, a decimal fraction, a ratio; and what only looks so
+MEASURED = re.compile(r"\d ?%|\d\.\d|\d times")
+NOT_MEASURED = re.compile(r"95 % interval|CC BY 4\.0|License 2\.0|\b3\.1[1-4]\b|`[^`]*`")
+
+every_page = pytest.mark.parametrize("page", [pytest.param(p, id=p.name) for p in PAGES[:-1]])
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+# The command line
+
+
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    return commands.choices
+
+
+def options_of(parser: argparse.ArgumentParser) -> str:
+    """A line for each option, with its values and its help."""
+    lines = []
+    for action in parser._actions:
+        if action.dest == "help":
+            continue
+        values = action.metavar or "|".join(map(str, action.choices or [action.dest.upper()]))
+        names = ", ".join(action.option_strings)
+        shown = names if action.nargs == 0 else f"{names} {values}".strip()
+        lines.append(f"- `{shown}`: {(action.help or '') % (vars(action) | {'prog': parser.prog})}")
+    return "\n".join(lines)
+
+
+def command_line_page() -> str:
+    """The part of docs/command-line.md that the parser determines."""
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    summaries = {choice.dest: choice.help for choice in commands._choices_actions}
+    parts = [
+        f"\n## {name}\n\nTo {summaries[name]}.\n\n{options_of(parser)}".rstrip() + "\n"
+        for name, parser in commands.choices.items()
+    ]
+    return "".join(parts)
+
+
+def test_command_line_page_is_what_the_parser_says():
+    written = read(CHECKOUT / "docs/command-line.md").partition(MARKER)[2]
+    assert written == command_line_page(), "write it again: python tests/test_docs.py"
+
+
+@every_page
+def test_every_command_of_a_page_can_be_parsed(page):
+    for line in "\n".join(blocks(read(page), "bash")).splitlines():
+        if found := COMMAND.search(line):
+            build_parser().parse_args(shlex.split(found[1]))
+
+
+def test_every_command_is_a_file_and_every_folder_is_in_the_distribution():
+    files = {path.stem for path in (PACKAGE / "commands").glob("*.py")}
+    assert set(subparsers()) <= files
+    folders = {path.parent for path in PACKAGE.glob("**/*.py")}
+    assert all((folder / "__init__.py").is_file() for folder in folders), "setuptools needs it"
+    assert 'include = ["t2i_course*"]' in read(CHECKOUT / "pyproject.toml")
+
+
+# Numbers and links
+
+
+def unquoted_claims(text: str) -> list[str]:
+    """Lines with a measured number that quotes no row of the ledger; code is left out."""
+    prose = re.sub(r"^```.*?^```|^    .*?$", "", report.QUOTE.sub("", text), flags=re.S | re.M)
+    return [line for line in prose.splitlines() if MEASURED.search(NOT_MEASURED.sub("", line))]
+
+
+@every_page
+def test_measured_numbers_come_from_the_ledger(page):
+    assert page.name == "command-line.md" or unquoted_claims(read(page)) == []
+
+
+def test_a_number_without_a_row_is_noticed():
+    claims = ["right in 40% of cases", "a distance of 71.2", "467 times faster"]
+    assert unquoted_claims("\n".join([*claims, "with 95 % intervals, at 64 x 64"])) == claims
+
+
+def headings(page):
+    titles = re.findall(r"^#+ (.+)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(CHECKOUT))) for p in PAGES])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            other = (page.parent / file).resolve() if file else page
+            assert other.exists(), target
+            assert not anchor or anchor in headings(other), target
+
+
+def test_settings_table_lists_every_variable_that_the_package_reads():
+    listed = set(re.findall(r"^\| `(T2I_\w+)`", read(CHECKOUT / "docs/faq.md"), re.MULTILINE))
+    source = "\n".join(map(read, PACKAGE.glob("**/*.py")))
+    assert listed == set(re.findall(r"T2I_[A-Z]+", source))
+
+
+def test_recording_command_keeps_times_and_widgets_out():
+    (block,) = [b for b in blocks(read(CHECKOUT / "docs/package.md"), "bash") if "--inplace" in b]
+    assert "record_timing=False" in block and "store_widget_state=False" in block
+
+
+# The layout of docs/package.md
+
+
+def modules_in_order() -> list[str]:
+    """The modules of the package as the layout lists them, from the first to the last.
+
+    A row begins with names, "runtime" or "scenes/oracle", and goes on with what they are for.
+    """
+    lines = read(CHECKOUT / "docs/package.md").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("    t2i_course/")) + 1
+    names = []
+    for line in lines[start:]:
+        if not line.startswith(" " * 8):
+            break
+        if row := re.match(r" {8}([\w/]+(?:, [\w/]+)*),?(?:  |$)", line):
+            names += row[1].split(", ")
+    return names
+
+
+def imported(source: str, known: set[str]) -> set[str]:
+    """Modules among the known ones that a source text imports, in whichever way."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    inside = {name.removeprefix("t2i_course.").replace(".", "/") for name in found}
+    return inside & known
+
+
+def test_layout_lists_every_module_once():
+    files = {path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.glob("**/*.py")}
+    names = [file.as_posix() for file in files if file.name not in ("__init__", "__main__")]
+    assert sorted(modules_in_order()) == sorted(n for n in names if not n.startswith("commands/"))
+
+
+def test_modules_import_only_from_those_above_them():
+    order = modules_in_order()
+    for position, name in enumerate(order):
+        source = read(PACKAGE / f"{name}.py")
+        assert "t2i_course.commands" not in source, f"{name} imports from commands"
+        for other in imported(source, set(order)):
+            assert order.index(other) < position, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import t2i_course.scenes.oracle as oracle",
+        "from t2i_course.scenes import drawing, oracle",
+        "def late():\n    from t2i_course.scenes.oracle import read_picture",
+    ],
+)
+def test_imports_from_folders_are_seen(source):
+    assert imported(source, {"scenes/oracle", "oracle", "runtime"}) == {"scenes/oracle"}
+
+
+if __name__ == "__main__":
+    path = CHECKOUT / "docs/command-line.md"
+    path.write_text(read(path).partition(MARKER)[0] + MARKER + command_line_page(), "utf-8")
+    for page in PAGES:
+        report.write_quotes(page)
