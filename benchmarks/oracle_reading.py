@@ -15,7 +15,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from t2i_course import coco_folder, report, runtime
+from t2i_course import report, runtime
+from t2i_course.photos import coco_folder
 from t2i_course.scenes import drawing, oracle
 
 

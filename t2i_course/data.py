@@ -1,6 +1,6 @@
 """Captions and pictures as a network wants them: transforms, collate, packed cache, batches.
 
-A data set is a folder in COCO's layout (`t2i_course.coco_folder`), or of tar files
+A data set is a folder in COCO's layout (`t2i_course.photos.coco_folder`), or of tar files
 (`t2i_course.photos.shards`). `load_split` opens the first kind through
 `torchvision.datasets.CocoCaptions`; `pack` decodes each picture once, into one memory-mapped array
 of bytes, and `CaptionBatches` draws the training batches from there without decoding anything.
@@ -12,6 +12,8 @@ of bytes, and `CaptionBatches` draws the training batches from there without dec
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import warnings
@@ -25,13 +27,13 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, ImageOps
+from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms import v2
 
 from t2i_course import runtime
-from t2i_course.coco_folder import (
-    SPLIT_NAMES,
+from t2i_course.photos.coco_folder import (
     CheckedCaptions,
     Split,
     check_choice,
@@ -39,27 +41,17 @@ from t2i_course.coco_folder import (
     instances,
     load_split,
 )
-from t2i_course.listed_captions import open_captions
-from t2i_course.packed_cache import (
-    PackedCaptions,
-    PackedPart,
-    cache_key,
-    explain_failure,
-    open_cache,
-    write_cache,
-)
-from t2i_course.photos.shards import ShardCaptions, ShardSplit, find_data
+from t2i_course.photos.packing import FORMAT, cache_key, explained, write_cache
+from t2i_course.photos.pictures import upright
+from t2i_course.photos.shards import ShardSamples, ShardSplit, find_data
 from t2i_course.scenes import drawing
 
 __all__ = [
-    "SPLIT_NAMES",
     "Batch",
     "CaptionBatches",
     "CaptionCollate",
-    "CheckedCaptions",
     "PackedCaptions",
     "PackedPart",
-    "Split",
     "caption_statistics",
     "find_data",
     "find_split",
@@ -90,19 +82,6 @@ def resolve_data(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 # From a photo to a tensor
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Turn a photo as its EXIF orientation says: "left" in a caption is left in the upright photo.
-
-    Orientation data that cannot be read leaves the photo as it is stored.
-    """
-    if "exif" not in image.info:
-        return image
-    try:
-        return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError):
-        return image
 
 
 def image_transform(size: int = 64) -> v2.Compose:
@@ -187,6 +166,117 @@ def caption_statistics(captions: Sequence[Sequence[str]], most_common: int = 20)
 # Decoded once
 
 
+class PackedCaptions:
+    """A split, decoded: bytes on disk, mapped into memory page by page as they are read.
+
+    Attributes:
+        images: [N, 3, S, S], uint8, read-only, on disk.
+        image_ids: [N], int64, as the annotations number them, rising.
+        captions: for each image, its captions.
+        all_captions: all captions, image after image.
+        caption_starts: [N + 1], int64; image i has all_captions[starts[i] : starts[i + 1]].
+        skipped: file names of the images left out; `problems` says what is wrong with each.
+        key: the cache's name. size: S, in pixels.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open `path` + ".npy" and ".json", written by `pack`.
+
+        Raises:
+            FileNotFoundError: there is no such cache.
+            ValueError: it is cut short, its files do not belong together, or it was written by
+                another version of the course.
+        """
+        self.path = Path(path)
+        card = json.loads(Path(f"{self.path}.json").read_text(encoding="utf-8"))
+        if card.get("format") != FORMAT:
+            raise ValueError(f"{self.path}.json is of another version: delete it, and pack again")
+        self.key, self.size, self.problems = self.path.name, card["size"], card["problems"]
+        self.skipped = list(self.problems)
+        self.image_ids = np.array(card["image_ids"], dtype=np.int64)  # [N]
+        self.captions = card["captions"]
+        self.all_captions = [caption for group in self.captions for caption in group]
+        self.caption_starts = np.cumsum([0, *map(len, self.captions)])  # [N + 1]
+        images = np.load(f"{self.path}.npy", mmap_mode="r")
+        number = len(self.captions)  # rows of the file beyond it were for pictures left out
+        if len(self.image_ids) != number or images.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"{self.path}.npy does not fit {self.path.name}.json: delete both")
+        self.images = images[:number]  # [N, 3, S, S]
+
+    def __len__(self) -> int:
+        """Return N, the number of images."""
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
+        """Return (image [3, S, S] uint8, its captions)."""
+        return torch.from_numpy(np.array(self.images[index])), self.captions[index]
+
+    def images_of(self, caption_rows: ArrayLike) -> np.ndarray:
+        """Rows in `images` of captions given by rows in `all_captions`, in the same shape."""
+        return np.searchsorted(self.caption_starts, caption_rows, side="right") - 1
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        """Travel to another process as a path, not as gigabytes."""
+        return PackedCaptions, (self.path,)
+
+
+class PackedPart(PackedCaptions):
+    """Some pictures of a packed split, in memory, smaller if wanted.
+
+    Attributes, beside those of `PackedCaptions`:
+        image_rows: [M], int64, of the pictures in the whole.
+        caption_rows: [K], int64, of the captions in the whole; the rows of their features, too.
+    """
+
+    def __init__(
+        self,
+        whole: PackedCaptions,
+        images: Sequence[int],
+        size: int | None = None,
+        captions: Sequence[int] | None = None,
+    ) -> None:
+        """Take pictures and their captions.
+
+        Args:
+            whole: the split.
+            images: M rows of pictures, 0 to N - 1.
+            size: side in pixels, a divisor of the whole's: squares of pixels become their mean.
+            captions: rows of the captions to keep, at least one of each picture; None for all.
+
+        Raises:
+            ValueError: the size does not divide, no picture is taken, or one has no caption left.
+        """
+        size = whole.size if size is None else size
+        if size < 1 or whole.size % size:
+            raise ValueError(f"{whole.size} pixels do not make whole pixels of {size}: choose a "
+                             "divisor")  # fmt: skip
+        starts, kept = whole.caption_starts, None if captions is None else set(captions)
+        self.image_rows = np.array(images, dtype=np.int64)  # [M]
+        rows = [
+            [r for r in range(starts[i], starts[i + 1]) if kept is None or r in kept]
+            for i in self.image_rows
+        ]
+        if not rows or not all(rows):
+            raise ValueError("no picture is taken" if not rows else "a picture has no caption left")
+        self.caption_rows = np.concatenate(rows)  # [K]
+        chosen = json.dumps([self.image_rows.tolist(), self.caption_rows.tolist()])
+        self.key = f"{whole.key}-part-{hashlib.sha256(chosen.encode()).hexdigest()[:12]}-{size}px"
+        self.path, self.size = whole.path.with_name(self.key), size
+        self.problems, self.skipped = {}, []
+        self.image_ids = whole.image_ids[self.image_rows]
+        self.captions = [[whole.all_captions[row] for row in group] for group in rows]
+        self.all_captions = [caption for group in self.captions for caption in group]
+        self.caption_starts = np.cumsum([0, *map(len, rows)])  # [M + 1]
+        pixels = torch.from_numpy(whole.images[self.image_rows]).float()  # [M, 3, S, S]
+        mean = functional.avg_pool2d(pixels, whole.size // size)
+        self.images = mean.round().to(torch.uint8).numpy()  # [M, 3, size, size]
+        self._taken = whole, self.image_rows, size, captions
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        """Travel to another process as the whole's path and what is taken of it."""
+        return PackedPart, self._taken
+
+
 def pack(
     folder: str | os.PathLike[str],
     split: str,
@@ -197,9 +287,9 @@ def pack(
 ) -> PackedCaptions:
     """Decode a split once; later calls open what the first one wrote.
 
-    The cache is keyed by the annotation file's content, the folder's path, the names, sizes and
-    times of its pictures, the split and the size. One process writes while others wait for it.
-    After a kill or Ctrl-C, the same call goes on with what was decoded.
+    Two files: NAME.npy holds the bytes, NAME.json the rest. NAME stands for the annotation file's
+    content, the folder's path, the names, sizes and times of its pictures, the split and the size.
+    One process writes while others wait for it. After a kill, the same call begins anew.
 
     Args:
         folder: a data set in COCO's layout, or of shards.
@@ -211,7 +301,7 @@ def pack(
         progress: show a progress bar.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `load_split` and `ShardCaptions`;
+        FileNotFoundError, NotADirectoryError, ValueError: see `load_split` and `ShardSamples`;
             ValueError also for a picture that cannot be decoded.
         OSError: the cache cannot be written (the disk is full).
     """
@@ -219,21 +309,20 @@ def pack(
         raise ValueError(f"cannot pack images of {size} pixels: choose a size of 1 or more")
     check_choice(on_bad_image)
     found = find_data(folder, split)
-    read = ShardCaptions if isinstance(found, ShardSplit) else open_captions
     cache = Path(cache or runtime.data_folder() / "cache" / "packed").expanduser().resolve()
     path = cache / cache_key(found, size)
-    packed = open_cache(path)
+    packed = _open_cache(path)
     if packed is None:
-        dataset = read(found, _byte_transform(size), on_bad_image)
-        with explain_failure(cache):
+        samples = _open_samples(found, on_bad_image)
+        to_bytes = v2.Compose(image_transform(size).transforms[:4])  # before they become floats
+        with explained(cache):
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                packed = open_cache(path)  # another process may have made it meanwhile
-                if packed is None:
-                    write_cache(path, dataset, size, on_bad_image, progress)
-                    packed = PackedCaptions(path)
+                if _open_cache(path) is None:  # else another process has made it meanwhile
+                    write_cache(path, samples, to_bytes, size, on_bad_image, progress)
+        packed = PackedCaptions(path)
     if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
-        read(found)  # names what is missing
+        _open_samples(found)  # names what is missing
         raise ValueError(next(iter(packed.problems.values())))
     if packed.problems:
         shown = ", ".join(packed.skipped[:5]) + (", ..." if len(packed.skipped) > 5 else "")
@@ -245,9 +334,22 @@ def pack(
     return packed
 
 
-def _byte_transform(size: int) -> v2.Compose:
-    """`image_transform` up to the bytes, before they become floats."""
-    return v2.Compose(image_transform(size).transforms[:4])
+def _open_samples(
+    found: Split | ShardSplit, on_bad_image: str = "raise"
+) -> CheckedCaptions | ShardSamples:
+    if isinstance(found, ShardSplit):
+        return ShardSamples(found)
+    return CheckedCaptions(found, on_bad_image=on_bad_image)
+
+
+def _open_cache(path: Path) -> PackedCaptions | None:
+    """Open a cache if it is there and whole."""
+    try:
+        return PackedCaptions(path)
+    except (FileNotFoundError, NotADirectoryError, EOFError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # cut short, or of another version
+        return None
 
 
 # Batches

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import importlib
 import importlib.metadata
+import math
 import os
 import platform
 import random
@@ -97,6 +99,33 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def atomic_array(
+    path: str | os.PathLike[str], dtype: str | type, shape: tuple[int, ...]
+) -> Iterator[np.memmap]:
+    """Fill an array on disk, which appears as a file does by `atomic_file`.
+
+    Yields:
+        The array, mapped into memory.
+
+    Raises:
+        OSError: the disk has no room for it. This is said before any work: a write to a mapped
+            file that finds no room would kill the process.
+    """
+    with atomic_file(path) as partial:
+        needed = np.dtype(dtype).itemsize * math.prod(shape)
+        if needed > shutil.disk_usage(partial.parent).free:
+            text = f"{needed / 1e9:.3f} GB are needed, more than the disk has left"
+            raise OSError(errno.ENOSPC, f"{text}: free some space, or set T2I_HOME", str(path))
+        array = np.lib.format.open_memmap(partial, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # else the file takes its room page by page
+            with open(partial, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        yield array
+        array.flush()
+        del array  # Windows renames no mapped file
 
 
 @contextlib.contextmanager
@@ -186,8 +215,6 @@ def most_memory() -> int | None:
 
     None on Windows, where Python's library does not tell.
     """
-    import torch
-
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     try:

@@ -7,12 +7,10 @@ by its name on the hub or its folder, `bert-base-uncased` for one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +25,11 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel
 
 from t2i_course import runtime
-from t2i_course.growing_array import GrowingArray, write_header
 
 DEFAULT_ENCODER = "caption-bert"
 POOLINGS = ("mean", "cls")
 BATCH = 256  # captions encoded at once for the cache
-JOURNAL_EVERY = 4 * BATCH  # captions; so many are encoded again after a kill, at most
-COPIED = 8192  # captions or rows of features held in memory at once
+COUNTED = 8192  # captions whose tokens are counted at once
 
 
 @dataclass(frozen=True)
@@ -247,8 +243,7 @@ def _write_features(
 ) -> None:
     """Write features [N, D]: each different caption is encoded once, then all are put in order.
 
-    Captions of like length share a batch, to save padding. What is encoded goes to a part file, so
-    that a killed run is gone on with; the rows of the captions are read from there.
+    Captions of like length share a batch, to save padding.
 
     Args:
         path: of the file.
@@ -260,34 +255,20 @@ def _write_features(
     """
     rows, lengths, which = different
     order = np.argsort(lengths, kind="stable")  # [M]
-    place = np.argsort(order)[which]  # [N], where each caption's features are in the part file
-    row_bytes = encoder.width * np.dtype(dtype).itemsize
-    parts = path.with_name(f"{path.stem}-different.npy")
-    identity, shape = {"key": path.name, "torch": torch.__version__}, (encoder.width,)
-    with GrowingArray(parts, shape, dtype, len(rows), identity, JOURNAL_EVERY) as part:
-        needed = (len(rows) - part.rows + len(captions)) * row_bytes
-        if needed > shutil.disk_usage(path.parent).free:
-            raise OSError(
-                errno.ENOSPC,
-                f"the features of {len(captions):,} captions need {needed / 1e9:.3f} GB, more than "
-                "the disk has left: free some space, or choose another place with T2I_HOME",
-                str(path),
-            )
-        bar = tqdm(
-            total=len(rows), initial=part.rows, desc="encoding captions", disable=not progress
-        )
-        with bar:
-            for start in range(part.rows, len(rows), BATCH):
-                texts = [captions[row] for row in rows[order[start : start + BATCH]].tolist()]
-                with torch.inference_mode():
-                    batch = encoder(texts).sentence.float().cpu().numpy()  # [B, D]
-                part.append(_as_dtype(batch, dtype))
-                part.mark(part.rows, now=part.rows == len(rows))
-                bar.update(len(texts))
-        with runtime.atomic_file(path) as unfinished, open(unfinished, "wb") as file:
-            write_header(file, (len(captions), encoder.width), dtype)
-            for start in range(0, len(captions), COPIED):
-                file.write(part.read(place[start : start + COPIED]).data)
+    place = np.argsort(order)[which]  # [N], when each caption is encoded
+    in_order = np.argsort(place, kind="stable")  # [N] captions, the first to be encoded first
+    bounds = np.searchsorted(place[in_order], np.arange(len(rows) + 1))  # [M + 1]
+    with (
+        runtime.atomic_array(path, dtype, (len(captions), encoder.width)) as features,
+        tqdm(total=len(rows), desc="encoding captions", disable=not progress) as bar,
+    ):
+        for start in range(0, len(rows), BATCH):
+            texts = [captions[row] for row in rows[order[start : start + BATCH]].tolist()]
+            with torch.inference_mode():
+                batch = encoder(texts).sentence.float().cpu().numpy()  # [B, D]
+            same = in_order[bounds[start] : bounds[start + len(texts)]]
+            features[same] = _as_dtype(batch, dtype)[place[same] - start]
+            bar.update(len(texts))
 
 
 def _as_dtype(features: np.ndarray, dtype: str) -> np.ndarray:
@@ -372,8 +353,8 @@ def embed_captions(
     """Encode each different caption once, and keep the features for the next run.
 
     The cache is keyed by the encoder (weights, vocabulary, pooling), the captions and the dtype.
-    Processes that ask at the same time wait for the first. After a kill or Ctrl-C, the same call
-    goes on with what was encoded. The features are never in memory all at once.
+    Processes that ask at the same time wait for the first. The features are never in memory all
+    at once.
 
     Args:
         encoder: a frozen encoder.
@@ -409,8 +390,8 @@ def embed_captions(
 def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
     """Count different captions that are longer than the encoder takes; warn if there are any."""
     cut = set()
-    for start in range(0, len(captions), COPIED):
-        texts = list(captions[start : start + COPIED])
+    for start in range(0, len(captions), COUNTED):
+        texts = list(captions[start : start + COUNTED])
         counts = zip(texts, _count_each(encoder, texts), strict=True)
         cut.update(text for text, count in counts if count > encoder.max_tokens)
     if cut:

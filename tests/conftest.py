@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from photo_folder import KINDS, SIZE, make_split
 
+from t2i_course import data
 from t2i_course.scenes import drawing, pretraining
 
 
@@ -96,3 +98,18 @@ def as_photos() -> Callable[[Path, Path], Path]:
 def photos(small_scenes: Path, as_photos: Callable[[Path, Path], Path], tmp_path: Path) -> Path:
     """The pictures of `small_scenes` as photos would come."""
     return as_photos(small_scenes, tmp_path / "photos")
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Path:
+    """A small folder in COCO's own layout, with JPEGs of mixed sizes and colour modes."""
+    folder = tmp_path / "coco"
+    make_split(folder, "train2017", KINDS, first_id=100)
+    make_split(folder, "val2017", ["plain", "gray", "tall"], first_id=500)
+    return folder
+
+
+@pytest.fixture
+def packed(coco_folder: Path, tmp_path: Path) -> data.PackedCaptions:
+    """Its training split, packed."""
+    return data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)

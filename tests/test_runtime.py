@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -63,6 +64,21 @@ def test_atomic_file_that_nobody_wrote_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), runtime.atomic_file(tmp_path / "a.txt"):
         pass
     assert names(tmp_path) == []
+
+
+def test_atomic_array_appears_filled_or_not_at_all(tmp_path, monkeypatch):
+    with runtime.atomic_array(tmp_path / "a.npy", "float16", (3, 2)) as array:
+        array[:] = 7
+        assert not (tmp_path / "a.npy").exists()
+    assert np.load(tmp_path / "a.npy").tolist() == [[7, 7]] * 3
+    with pytest.raises(ZeroDivisionError), runtime.atomic_array(tmp_path / "b.npy", "u1", (9,)):
+        1 / 0  # noqa: B018
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(OSError, match="0.001 GB are needed, more than the disk has left"):
+        with runtime.atomic_array(tmp_path / "c.npy", "u1", (1_000_000,)):
+            pass
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
 
 
 def test_writer_killed_in_the_middle_leaves_no_target(tmp_path):

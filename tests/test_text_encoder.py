@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,6 @@ import pytest
 import torch
 
 from t2i_course import text_encoder
-from t2i_course.caption_file import Captions, write_captions
 from t2i_course.text_encoder import TextEncoder, embed_captions, masked_mean
 
 SHORT = "a red circle"
@@ -225,52 +221,10 @@ def test_features_too_large_for_half_precision_are_an_error(tiny_bert, tmp_path)
     assert embed_captions(large, [SHORT], tmp_path, progress=False).max() > 65_504
 
 
-MANY = [f"{n} red circles {'and a star ' * (n % 7)}" for n in range(300)] * 2
-KILLED = """
-import os, sys
-from t2i_course import text_encoder
-text_encoder.BATCH, text_encoder.JOURNAL_EVERY = 16, 32
-sys.path.insert(0, sys.argv[3])
-from test_text_encoder import MANY
-forward, calls = text_encoder.TextEncoder.forward, []
-def dying(self, captions):
-    calls.append(1)
-    if len(calls) == 12:
-        os._exit(9)  # as a kill: nothing is tidied up
-    return forward(self, captions)
-text_encoder.TextEncoder.forward = dying
-encoder = text_encoder.TextEncoder(sys.argv[1])
-text_encoder.embed_captions(encoder, MANY, sys.argv[2], progress=False, dtype=sys.argv[4])
-"""
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_killed_encoding_goes_on_and_gives_the_same_bytes(
-    tiny_bert, encoder, tmp_path, monkeypatch, dtype
-):
-    arguments = [tiny_bert, tmp_path / "cache", Path(__file__).parent, dtype]
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
-    assert done.returncode == 9
-    (journal,) = (tmp_path / "cache").glob(".*.journal.json")
-    assert json.loads(journal.read_text())["rows"] == 160  # eleven batches, written every second
-
-    monkeypatch.setattr(text_encoder, "BATCH", 16)
-    read = encoded(monkeypatch)
-    resumed = embed_captions(encoder, MANY, tmp_path / "cache", progress=False, dtype=dtype)
-    assert len(read) == 300 - 160
-    whole = embed_captions(encoder, MANY, tmp_path / "other", progress=False, dtype=dtype)
-    assert np.array_equal(resumed, whole)
-    files = [next((tmp_path / name).glob("*.npy")) for name in ("cache", "other")]
-    assert files[0].name == files[1].name
-    assert files[0].read_bytes() == files[1].read_bytes()
-    left = {f.suffix for f in (tmp_path / "cache").iterdir() if f.suffix != ".lock"}
-    assert left == {".npy"} and len(list((tmp_path / "cache").glob("*.npy"))) == 1
-
-
 def test_too_little_space_for_features_is_told_before_any_work(encoder, tmp_path, monkeypatch):
     read = encoded(monkeypatch)
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(text_encoder.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match="more than the disk has left"):
         embed_captions(encoder, [SHORT, LONG], tmp_path, progress=False)
     assert read == [] and list(tmp_path.glob("*.npy")) == []
@@ -279,12 +233,3 @@ def test_too_little_space_for_features_is_told_before_any_work(encoder, tmp_path
 def test_an_empty_caption_is_named_by_its_row(encoder, tmp_path):
     with pytest.raises(ValueError, match="caption 2 is empty"):
         embed_captions(encoder, [SHORT, SHORT, "", LONG], tmp_path, progress=False)
-
-
-def test_captions_on_disk_have_the_features_of_the_list(encoder, tmp_path):
-    texts = [LONG, SHORT, "deux étoiles bleues", SHORT]
-    write_captions(tmp_path / "c", texts)
-    listed = embed_captions(encoder, texts, tmp_path / "cache", progress=False)
-    lazy = embed_captions(encoder, Captions(tmp_path / "c"), tmp_path / "cache", progress=False)
-    assert np.array_equal(listed, lazy)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1  # the same name

@@ -29,9 +29,9 @@ from t2i_course import (
     training,
 )
 from t2i_course.commands.console import ADVERSARIAL, MODELS, first_process, given, note, say
+from t2i_course.data import PackedCaptions
 from t2i_course.metrics import evaluation_result, held_out, judged_pictures, protocol
 from t2i_course.metrics.instruments import load_instruments
-from t2i_course.packed_cache import PackedCaptions
 from t2i_course.photos import shared_pictures
 from t2i_course.scenes import caption_parts, drawing, mismatched_captions
 from t2i_course.style_decoder import GENERATORS

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from t2i_course.coco_folder import read_captions_file
 from t2i_course.data import PackedCaptions, pack, resolve_data
+from t2i_course.photos.coco_folder import read_captions_file
 from t2i_course.photos.shards import ShardSplit, find_data
 from t2i_course.scenes import drawing
 from t2i_course.scenes.wording import Facts

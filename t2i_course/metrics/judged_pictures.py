@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
-from t2i_course.coco_folder import read_captions_file
 from t2i_course.data import to_uint8
 from t2i_course.metrics.held_out import HeldOut
 from t2i_course.metrics.picture_features import read_pictures
+from t2i_course.photos.coco_folder import read_captions_file
 from t2i_course.plots import pair_grid
 from t2i_course.text_encoder import TextEncoder, embed_captions
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
-from t2i_course.coco_folder import leads_out
+from t2i_course.photos.coco_folder import leads_out
 
 SPLIT = "train"  # the course itself divides a folder that has one split only
 

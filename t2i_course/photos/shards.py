@@ -6,41 +6,27 @@
         000000012.json  {"caption": a text, or a list of texts}, or else
         000000012.txt   the caption
 
-A sample's key is its files' name up to the first dot of the last part. With one of the two splits
-only, or with the tar files in the folder itself, the data are divided as a COCO folder is.
-
-The tar files are read by the standard library, not by webdataset: it reads a shard from its
-beginning to its end, and what is packed here is divided, decoded by several threads and gone on
-with after a kill. For that one wants to know where each picture lies.
+A sample's key is its files' name up to the last dot. With one of the two splits only, or with the
+tar files in the folder itself, the data are divided as a COCO folder is. Shards are read when they
+are packed, and nowhere else.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import re
 import tarfile
-from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from t2i_course.coco_folder import (
-    SKIP_HINT,
-    SPLIT_NAMES,
-    Split,
-    check_choice,
-    decode_picture,
-    find_split,
-    held_out_ids,
-)
+from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, held_out_ids
+from t2i_course.photos.pictures import SKIP_HINT, Sample
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
-MEMBER = re.compile(r"(?:\./)?((?:.*/)?[^./][^./]*)\.([^/]+)")  # key, suffix
-Place = tuple[int, int]  # first byte and number of bytes of a file in a shard
+PICTURES, TEXTS = ("jpg", "jpeg", "png", "webp"), ("json", "txt")
+Files = dict[str, list[tarfile.TarInfo]]  # of a sample, by suffix
 
 
 @dataclass(frozen=True)
@@ -118,168 +104,166 @@ def tar_files(folder: Path) -> list[Path]:
     return sorted(f for f in files if f.is_file() and not f.name.startswith("."))
 
 
-class ShardCaptions:
-    """The samples of a split: their captions are read at once, their pictures when asked for.
-
-    Items are (image, list of captions), as those of `CheckedCaptions`.
+class ShardSamples:
+    """The samples of a split, read from tar file after tar file.
 
     Attributes:
-        ids: number of each sample, counted over all shards in the order of their names, from 1.
-        skipped: {"SHARD.tar: KEY": what is wrong with it} of the samples left out.
+        skipped: {}, as faults show when a sample is read.
     """
 
-    def __init__(
-        self,
-        split: ShardSplit,
-        transform: Callable[[Any], Any] | None = None,
-        on_bad_image: str = "raise",
-    ) -> None:
-        """Read where everything lies, and all captions.
-
-        Args:
-            split: from `find_shards`.
-            transform: applied to each RGB PIL image.
-            on_bad_image: "raise", or "skip": leave out samples without a picture or a caption.
+    def __init__(self, split: ShardSplit) -> None:
+        """Count the samples.
 
         Raises:
-            ValueError: a shard is cut short or no tar file; a sample has no picture, no caption or
-                an empty one, two pictures, or the same file twice; no sample is left.
+            ValueError: a shard is cut short or no tar file; there is no sample, or a single one to
+                divide.
         """
-        check_choice(on_bad_image)
-        self.transform, self.shards = transform, tar_files(split.image_folder)
-        self.ids, self.skipped = array("q"), {}
-        self._places = array("q")  # three for each sample: shard, first byte, number of bytes
-        self._texts: list[bytes] = []  # [key, captions] of each sample, as JSON: small in memory
-        faults: dict[int, tuple[str, str]] = {}
-        for number, (shard, key, place, found) in enumerate(self._samples(), start=1):
-            self.ids.append(number)
-            self._places.extend((shard, *place))
-            self._texts.append(json.dumps([key, found]).encode())
-            if isinstance(found, str):
-                faults[number] = (f"{self.shards[shard].name}: {key}", found)
-        if not self.ids:
-            raise ValueError(f"the tar files in {split.image_folder} hold no samples: see README")
-        self._keep(split, faults, on_bad_image)
-        if not self.ids:
-            first = next(iter(self.skipped.values()))
-            raise ValueError(f"no sample of {split.image_folder} can be used: {first}")
-
-    def _samples(self) -> Iterator[tuple[int, str, Place, list[str] | str]]:
-        """Yield (shard, key, place of the picture, captions, or what is wrong) of each sample."""
-        for number, shard in enumerate(self.shards):
-            samples = read_index(shard)
-            with open(shard, "rb") as file:
-                for key, places in samples.items():
-                    where = f"{shard}, sample {key}"
-                    try:
-                        picture, captions = _picture_of(places), _captions_of(places, file)
-                    except ValueError as error:
-                        yield number, key, (0, 0), f"{where} {error}. Mend it, or {SKIP_HINT}."
-                    else:
-                        yield number, key, picture, captions
-
-    def _keep(self, split: ShardSplit, faults: dict[int, tuple[str, str]], choice: str) -> None:
-        """Keep the split's whole samples; fill `skipped` with its others."""
-        chosen = range(1, len(self.ids) + 1)
+        self.split, self.skipped = split, {}
+        number = count_samples(split)
+        if not number:
+            raise ValueError(
+                f"the tar files in {split.image_folder} hold no samples: they need KEY.jpg and "
+                "KEY.json or KEY.txt"
+            )
+        numbers = list(range(1, number + 1))
         if split.divided:
             what = f"{split.image_folder} holds one sample"
-            chosen = held_out_ids(list(chosen), split.role, what)
-        for number in chosen:
-            if number in faults and choice == "raise":
-                raise ValueError(faults[number][1])
-        self.skipped = dict(faults[number] for number in chosen if number in faults)
-        kept = [number for number in chosen if number not in faults]
-        rows = [number - 1 for number in kept]
-        self._places = array("q", (v for r in rows for v in self._places[3 * r : 3 * r + 3]))
-        self._texts = [self._texts[row] for row in rows]
-        self.ids = array("q", kept)
+            numbers = held_out_ids(numbers, split.role, what)
+        self._chosen = frozenset(numbers)
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self.ids)
+        return len(self._chosen)
 
-    def __getitem__(self, index: int) -> tuple[Any, list[str]]:
-        """Return (image, captions).
-
-        Raises:
-            ValueError: the picture cannot be decoded.
-        """
-        shard, start, size = self._places[3 * index : 3 * index + 3]
-        key, captions = json.loads(self._texts[index])
-        with open(self.shards[shard], "rb") as file:
-            file.seek(start)
-            data = file.read(size)
-        image = decode_picture(io.BytesIO(data), f"the picture of {self.shards[shard]}: {key}")
-        return image if self.transform is None else self.transform(image), captions
-
-    def captions(self, index: int) -> list[str]:
-        """Return a sample's captions."""
-        return json.loads(self._texts[index])[1]
-
-    def file_name(self, index: int) -> str:
-        """Name a sample: "SHARD.tar: KEY"."""
-        return f"{self.shards[self._places[3 * index]].name}: {json.loads(self._texts[index])[0]}"
+    def samples(self) -> Iterator[Sample]:
+        """Yield the samples, numbered over all shards in the order of their names, from 1."""
+        number = 0
+        for shard in tar_files(self.split.image_folder):
+            with _opened(shard) as tar:
+                for key, files in read_index(tar)[0].items():
+                    number += 1
+                    if number in self._chosen:
+                        yield _read_sample(number, shard, key, files, tar)
 
 
-def read_index(shard: Path) -> dict[str, dict[str, list[Place]]]:
-    """Find where each file of a shard lies: {key: {suffix: [(first byte, bytes)]}}.
+def count_samples(split: ShardSplit) -> int:
+    """Return how many samples the shards hold, of both parts where they are divided."""
+    number = 0
+    for shard in tar_files(split.image_folder):
+        with _opened(shard) as tar:
+            number += len(read_index(tar)[0])
+    return number
+
+
+def _opened(shard: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(shard, "r:")
+    except tarfile.TarError as error:
+        raise _unreadable(shard, error) from error
+
+
+def _unreadable(shard: Path, error: tarfile.TarError) -> ValueError:
+    return ValueError(
+        f"{shard} cannot be read ({error}): no tar file, or cut short. Copy it again, or take it "
+        "out of the folder."
+    )
+
+
+def read_index(tar: tarfile.TarFile) -> tuple[dict[str, Files], Counter]:
+    """Find a shard's samples.
+
+    A name is divided at its last dot: `photo.v2.jpg` has the key `photo.v2`. What is left alone by
+    that, and begins with a whole sample's key and a dot (`six.mask.png` beside six.jpg and
+    six.txt), is another file of that sample.
+
+    Returns:
+        {key: {suffix: files}}; how many files of each suffix were passed over.
 
     Raises:
-        ValueError: the file is no tar file, is cut short or damaged.
+        ValueError: the file is cut short or damaged.
     """
-    samples: dict[str, dict[str, list[Place]]] = {}
-    again = "Copy it again, or take it out of the folder."
+    samples, passed_over = {}, Counter()
     try:
-        with tarfile.open(shard, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # tarfile keeps them all
-                match = MEMBER.fullmatch(member.name)
-                if member.isreg() and match and not match[1].startswith("__"):  # "__": webdataset's
-                    place = (member.offset_data, member.size)
-                    samples.setdefault(match[1], {}).setdefault(match[2].lower(), []).append(place)
-            end = tar.offset
-        with open(shard, "rb") as file:
-            file.seek(end)
-            if file.read(512) != bytes(512):  # tarfile passes over both faults in silence
-                raise ValueError(f"{shard} is cut short or damaged at byte {end:,}. {again}")
+        while (member := tar.next()) is not None:
+            key, _, suffix = member.name.removeprefix("./").rpartition(".")
+            name = key.rpartition("/")[2]
+            if member.isdir() or name.startswith(".") or not name or key.startswith("__"):
+                continue  # "__": webdataset's own
+            if suffix.lower() in PICTURES + TEXTS:
+                samples.setdefault(key, {}).setdefault(suffix.lower(), []).append(member)
+            else:
+                passed_over[suffix] += 1
     except tarfile.TarError as error:
+        raise _unreadable(Path(tar.name), error) from error
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(512) != bytes(512):  # tarfile passes over both faults in silence
         raise ValueError(
-            f"{shard} cannot be read ({error}): no tar file, or cut short. {again}"
-        ) from error
-    return samples
+            f"{tar.name} is cut short or damaged at byte {tar.offset:,}. Copy it again, or take it "
+            "out of the folder."
+        )
+    whole = {key for key, files in samples.items() if _is_whole(files)}
+    for key in [key for key in samples if key not in whole and _owner(key) in whole]:
+        for suffix, members in samples.pop(key).items():
+            passed_over[f"{key.removeprefix(_owner(key) + '.')}.{suffix}"] += len(members)
+    return samples, passed_over
 
 
-def _picture_of(places: dict[str, list[Place]]) -> Place:
-    """Return where a sample's picture lies; ValueError says what is wrong."""
-    twice = [suffix for suffix, found in places.items() if len(found) > 1]
-    if twice:
-        raise ValueError(f"has two files .{twice[0]}")
-    found = [places[suffix][0] for suffix in PICTURES if suffix in places]
-    if len(found) != 1:
-        raise ValueError(f"has {'two pictures' if found else 'no picture'}")
-    return found[0]
+def _is_whole(files: Files) -> bool:
+    return any(suffix in files for suffix in PICTURES) and any(text in files for text in TEXTS)
 
 
-def _captions_of(places: dict[str, list[Place]], file: BinaryIO) -> list[str]:
+def _owner(key: str) -> str:
+    """Return a key up to the first dot of its last part."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + name.partition(".")[0]
+
+
+def _read_sample(number: int, shard: Path, key: str, files: Files, tar: tarfile.TarFile) -> Sample:
+    """Read a sample's captions and its picture's bytes, or say what is wrong with it."""
+    name, where = f"{shard.name}: {key}", f"{shard}, sample {key}"
+    try:
+        twice = [suffix for suffix, found in files.items() if len(found) > 1]
+        if twice:
+            raise ValueError(f"has two files .{twice[0]}")
+        pictures = [files[suffix][0] for suffix in PICTURES if suffix in files]
+        if len(pictures) != 1:
+            raise ValueError(f"has {'two pictures' if pictures else 'no picture'}")
+        texts = {s: _content(tar, files[s][0]) for s in TEXTS if s in files}
+        captions, picture = _captions_of(texts), _content(tar, pictures[0])
+    except ValueError as error:
+        fault = (
+            f"{where} {error}. (A key is a file's name up to its last dot.) Mend it, or "
+            f"{SKIP_HINT}."
+        )
+        return Sample(number, name, [], b"", where, fault)
+    return Sample(number, name, captions, picture, f"the picture of {shard}: {key}")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Read a file of a shard, or what it is a link to."""
+    try:
+        return tar.extractfile(member).read()
+    except (KeyError, AttributeError, tarfile.TarError) as error:
+        raise ValueError(f"has a link to nothing, {member.name}") from error
+
+
+def _captions_of(texts: dict[str, bytes]) -> list[str]:
     """Read a sample's captions; ValueError says what is wrong."""
-    texts = {}
-    for suffix in ("json", "txt"):
-        if suffix in places:
-            start, size = places[suffix][0]
-            file.seek(start)
-            try:
-                texts[suffix] = file.read(size).decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"has a file .{suffix} that is not UTF-8") from error
-    captions = None
-    if "json" in texts:
+    decoded = {}
+    for suffix, content in texts.items():
         try:
-            document = json.loads(texts["json"])
-        except ValueError as error:
+            decoded[suffix] = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"has a file .{suffix} that is not UTF-8") from error
+    captions = None
+    if "json" in decoded:
+        try:
+            document = json.loads(decoded["json"])
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"has a damaged file .json ({error})") from error
         captions = document.get("caption") if isinstance(document, dict) else None
-    if captions in (None, "") and "txt" in texts:
-        captions = texts["txt"].strip()
+    if captions in (None, "") and "txt" in decoded:
+        captions = decoded["txt"].strip()
     if captions is None or captions == []:
         raise ValueError('has no caption: no file .txt, and no "caption" in a file .json')
     captions = captions if isinstance(captions, list) else [captions]

@@ -25,9 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from t2i_course.coco_folder import Split, leads_out, read_captions_file
-from t2i_course.listed_captions import stream_lists
-from t2i_course.photos.shards import ShardSplit, find_data, read_index, tar_files
+from t2i_course.photos.coco_folder import Split, read_captions_file
+from t2i_course.photos.shards import ShardSplit, count_samples, find_data, tar_files
 
 # Which part of COCO's pictures a split holds, by its name.
 TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
@@ -108,7 +107,7 @@ def learnt_from(
         whether the pictures bear COCO's names.
     """
     if isinstance(train, ShardSplit):
-        images = sum(len(read_index(shard)) for shard in tar_files(train.image_folder))
+        images = count_samples(train)
         entry = {
             "captions": f"{train.name}/*.tar", "sha256": train.digest, "images": images,
             "divided": train.divided, "coco": False,
@@ -233,17 +232,7 @@ def _file_names(split: Split) -> list[str]:
 
 
 def _listed_images(captions_file: Path) -> list[tuple[int, str]]:
-    """Ids and file names of all images, read entry by entry: COCO's captions are half a gigabyte.
-
-    A file with something wrong is read once more, whole, for an error that says what it is.
-    """
-    try:
-        lists = stream_lists(captions_file)
-        found = [(e["id"], e["file_name"]) for name, e in lists if name == "images"]
-    except (ValueError, KeyError, TypeError):
-        found = []
-    if found and all(type(n) is int and isinstance(f, str) and not leads_out(f) for n, f in found):
-        return found
+    """Ids and file names of all images."""
     images = read_captions_file(captions_file)["images"]
     return [(image["id"], image["file_name"]) for image in images]
 

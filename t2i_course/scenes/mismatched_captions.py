@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_course.packed_cache import PackedCaptions
+from t2i_course.data import PackedCaptions
 from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.drawing import Scene, read_captions, read_instances
 from t2i_course.scenes.oracle import check_facts

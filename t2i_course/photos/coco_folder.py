@@ -18,20 +18,21 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.datasets import CocoCaptions
 
+from t2i_course.photos.pictures import SKIP_HINT, Sample, decode_picture
+
 SPLIT_NAMES = {
     "train": ("train2017", "train2014", "train"),
     "val": ("val2017", "val2014", "val", "validation", "dev"),
 }
-SKIP_HINT = 'pass on_bad_image="skip" (--on-bad-image skip) to leave such images out'
 
 
 @dataclass(frozen=True)
@@ -167,33 +168,13 @@ class CheckedCaptions(CocoCaptions):
         path = Path(self.root, self.coco.imgs[id]["file_name"])
         return decode_picture(path, str(path))
 
-    def captions(self, index: int) -> list[str]:
-        """Return an image's captions."""
-        return [entry["caption"] for entry in self.coco.imgToAnns[self.ids[index]]]
-
-    def file_name(self, index: int) -> str:
-        """Return the name of an image's file, as the annotations write it."""
-        return self.coco.imgs[self.ids[index]]["file_name"]
-
-
-def decode_picture(file: Path | BinaryIO, name: str) -> Image.Image:
-    """Read a picture as RGB.
-
-    Args:
-        file: its path, or the file itself.
-        name: what the error calls it.
-
-    Raises:
-        ValueError: it cannot be decoded.
-    """
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{name} cannot be read ({error}): it is cut short or damaged. Copy it again, "
-            f"or {SKIP_HINT}."
-        ) from error
+    def samples(self) -> Iterator[Sample]:
+        """Yield each image, not decoded yet, with its captions."""
+        for number in self.ids:
+            name = self.coco.imgs[number]["file_name"]
+            path = Path(self.root, name)
+            texts = [entry["caption"] for entry in self.coco.imgToAnns[number]]
+            yield Sample(number, name, texts, path, str(path))
 
 
 def load_split(
