@@ -121,6 +121,12 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in headings(other), target
 
 
+def test_data_page_names_every_encoder_that_is_shipped():
+    named = re.findall(r"^\| `encoders/([\w-]+)/`", read(CHECKOUT / "data/README.md"), re.MULTILINE)
+    folders = {file.parent.name for file in CHECKOUT.glob("data/encoders/*/config.json")}
+    assert set(named) == {name for name in folders if not name.startswith("my-")}
+
+
 def test_settings_table_lists_every_variable_that_the_package_reads():
     listed = set(re.findall(r"^\| `(T2I_\w+)`", read(CHECKOUT / "docs/faq.md"), re.MULTILINE))
     source = "\n".join(map(read, PACKAGE.glob("**/*.py")))
