@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from t2i_course import evaluation, report, runtime
 from t2i_course.metrics import held_out
+from t2i_course.metrics.picture_features import extract_features
 from t2i_course.metrics.scene_features import load_scene_features
 from t2i_course.scenes import drawing
 
@@ -66,10 +67,10 @@ def main() -> None:
     arguments = parser.parse_args()
     held = held_out.open_held_out("scenes", "val", drawing.SIDE)
     extractor = load_scene_features()
-    reference = evaluation.extract_features(extractor, np.asarray(held.packed.images))
+    reference = extract_features(extractor, np.asarray(held.packed.images))
     start, rows = time.perf_counter(), []
     for name, pictures in make_sets(arguments.samples).items():
-        features = evaluation.extract_features(extractor, pictures)
+        features = extract_features(extractor, pictures)
         pair = evaluation.precision_recall(reference, features)
         measured = {
             "FD-scenes": evaluation.frechet(reference, features),

@@ -27,7 +27,6 @@ import numpy as np
 from scipy import stats
 
 from t2i_course import report, runtime
-from t2i_course.metrics import evaluation_result
 
 RUNS = runtime.data_folder() / "results" / "gan_ladder_runs.jsonl"  # every run, as it was
 BARE = {
@@ -108,7 +107,7 @@ def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
         raise SystemExit(f"{name} ended with {os.waitstatus_to_exitcode(status)}")
     card = json.loads(weights.with_suffix(".json").read_text())
     unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss in bytes, or kilobytes
-    last = evaluation_result.read_lines(folder / evaluation_result.LOG_FILE)[-1]
+    last = report.read_lines(folder / report.LOG_FILE)[-1]
     run = {
         "rung": rung, "seed": seed, "command": told, "seconds": card["seconds"],
         "megabytes": round(usage.ru_maxrss / unit), "hardware": card["hardware"],

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from t2i_course import generation, report, runtime
-from t2i_course.estimates import bootstrap_interval
+from t2i_course.evaluation import bootstrap_interval
 from t2i_course.scenes import accuracy as scene_accuracy
 from t2i_course.scenes import authored_wordings, wording
 

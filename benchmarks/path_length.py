@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from t2i_course import generation, report, runtime
-from t2i_course.estimates import bootstrap_interval
+from t2i_course.evaluation import bootstrap_interval
 from t2i_course.metrics import held_out
 from t2i_course.style_decoder import path_length
 

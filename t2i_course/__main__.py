@@ -89,7 +89,7 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add("--evaluate-every", type=int, default=0, metavar="N", help="measure the pictures every N "
         "steps, into the run's evaluations.jsonl; default: 0, off")  # fmt: skip
     add("--evaluate-samples", type=int, default=2000, metavar="N", help="default: %(default)s")
-    _add_judges(train)
+    _add_metric_networks(train)
     add("--tensorboard", action="store_true", help="write losses, speed and evaluations for "
         "TensorBoard, into data/runs/NAME")  # fmt: skip
     add("--ledger", metavar="NAME", help="add losses, speed and memory to data/results/NAME.json")
@@ -124,8 +124,10 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         " as `generate --output-dir` writes it")  # fmt: skip
     add("--data", metavar="DATA", help="scenes, or a folder in COCO's layout, or of shards; "
         "default: T2I_DATA")  # fmt: skip
-    add("--split", choices=("val", "val_seen", "val_unseen"), default="val", help="whose captions; "
-        "photos have val only; default: %(default)s")  # fmt: skip
+    add("--split", choices=("val", "test"), default="val", help="whose captions: val for choices, "
+        "test for what is reported; default: %(default)s")  # fmt: skip
+    add("--captions", metavar="FILE", help="scene accuracy on other captions with what they state, "
+        "five pictures of each, in place of all else; see benchmarks/own_words.txt")  # fmt: skip
     add("--samples", type=int, metavar="N", help="pictures, one a caption; default: 2000, or all "
         "of DIR")  # fmt: skip
     add("--fid", action="store_true", help="FID, too; its weights are downloaded once (96 MB)")
@@ -135,7 +137,7 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add("--grid", metavar="FILE.png", help="the first 24 of the measured pictures beside the real "
         "ones, with their captions")  # fmt: skip
     _add_truncation(evaluate)
-    _add_judges(evaluate)
+    _add_metric_networks(evaluate)
     add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
     _add_common(evaluate)
 
@@ -161,29 +163,26 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "data/encoders, or a path; default: %(default)s")  # fmt: skip
     _add_common(wordings)
 
-    judge = commands.add_parser("judge", help="train a network that judges pictures")
-    add = judge.add_argument
-    add("network", choices=("scene-features", "caption-matcher", "photo-features", "captioner",
-                            "part-judge"),
+    network = commands.add_parser("metric-network", help="train a network that measures pictures")
+    add = network.add_argument
+    add("network", choices=("scene-features", "caption-matcher", "photo-features", "captioner"),
         help="scene-features, for FD-scenes; caption-matcher, for retrieval; photo-features, for "
-        "distances of photos, trained without labels; captioner, which teaches a generator word by "
-        "word; part-judge, the head of a GAN's discriminator that reads part by part")  # fmt: skip
-    add("--data", metavar="scenes|FOLDER", help="what to learn from, but of scene-features; "
-        "default: T2I_DATA, else scenes")  # fmt: skip
+        "distances of photos, trained without labels; captioner, which words pictures and teaches "
+        "a generator word by word")  # fmt: skip
+    add("--data", metavar="scenes|FOLDER", help="what to learn from; scene-features know scenes "
+        "only; default: T2I_DATA, else scenes")  # fmt: skip
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher and captioner; default: "
         "caption-bert")  # fmt: skip
-    add("--init", metavar="NAME|PATH", help="weights to begin with: of captioner, default none; of "
-        "part-judge the GAN whose discriminator learns, default gan")  # fmt: skip
     add("--steps", type=int, default=3000, help="default: %(default)s")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add("--on-bad-image", choices=("raise", "skip"), default="raise", help="stop, or leave the "
         "image out and say so; default: %(default)s")  # fmt: skip
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
-    _add_common(judge)
+    _add_common(network)
     return parser
 
 
-def _add_judges(parser: argparse.ArgumentParser) -> None:
+def _add_metric_networks(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--extractor", metavar="NAME|PATH", help="network for distances; default: scene-features "
         "on scenes, none on photos")  # fmt: skip
@@ -216,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_warning = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
-        command = importlib.import_module(f"t2i_course.commands.{args.command}")
+        command = importlib.import_module(f"t2i_course.commands.{args.command.replace('-', '_')}")
         return command.run(args)
     except KeyboardInterrupt as stop:
         print(f"t2i_course: {str(stop) or 'stopped'}", file=sys.stderr)

@@ -7,26 +7,23 @@ star above a large blue" can only be told by the picture: so it learns what belo
 fewer steps than a discriminator, which gets one number for picture and sentence.
 
 Trained on real pictures and then left as it is, it tells a generator word by word what its picture
-does not show (qiao2019mirrorgan, section 3.3): -log p(t | G(t, z)). It never judges for the
-evaluation: whoever was trained against it would be judged by its own teacher.
+does not show (qiao2019mirrorgan, section 3.3): -log p(t | G(t, z)). No evaluation uses it: whoever
+was trained against it would be measured by its own teacher.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import checkpoints, runtime
-from t2i_course.data import Batch, pack, resolve_data, to_float
+from t2i_course.data import Batch, to_float
 from t2i_course.differentiable_augmentation import augment
-from t2i_course.metrics.picture_network import fit, load_judge, save_network
+from t2i_course.metrics.networks import Setting, Task, load_network
 from t2i_course.text_encoder import TextEncoder
 
 NAME = "captioner"
@@ -159,85 +156,28 @@ class Captioner(nn.Module):
         return tokenizer.batch_decode(words, skip_special_tokens=True)
 
 
-def train_captioner(
-    data: str = "scenes",
-    output: str = NAME,
-    steps: int = 3000,
-    batch_size: int = 64,
-    size: int = 64,
-    seed: int = 0,
-    device: str | None = None,
-    encoder_name: str | None = None,
-    on_bad_image: str = "raise",
-    command: str = "",
-    progress: bool = True,
-    begin: str | None = None,
-) -> Path:
-    """Train it on the training pictures and captions, and write weights and model card.
-
-    Args:
-        data: "scenes", or a folder in COCO's layout.
-        output: name in `data/checkpoints`, or a path.
-        steps: updates.
-        batch_size: pairs a step.
-        size: side of the pictures, pixels.
-        seed: of weights, order, captions and moves.
-        device: as `runtime.choose_device` takes it.
-        encoder_name: whose tokens it takes; the course's own by default.
-        on_bad_image: "raise" or "skip".
-        command: that trains it again, for the card.
-        progress: show a bar.
-        begin: name of a captioner to go on with, or a path; by default the weights are drawn.
-
-    Returns:
-        The weights' file.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_captioner`, or the one to go on with reads pictures
-            of another side.
-    """
-    place = runtime.choose_device(device)
-    encoder = TextEncoder(encoder_name, device=place)
-    earlier = None
-    if begin is not None:
-        earlier = load_captioner(encoder, begin, place)
-        if earlier.image_size != size:
-            raise ValueError(
-                f"--init {begin} reads pictures of {earlier.image_size} pixels: give --size "
-                f"{earlier.image_size}"
-            )
-    folder = resolve_data(data)
-    packed = {
-        split: pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
-        for split in ("train", "val")
-    }
-    runtime.seed_everything(seed)
-    network = Captioner(len(encoder.tokenizer), encoder.max_tokens, size)
-    if earlier is not None:
-        network.load_state_dict(earlier.state_dict())
-    network.to(place, memory_format=torch.channels_last)
+def prepare(setting: Setting) -> Task:
+    """A new captioner and its training, for `metrics.networks.train_network`."""
+    encoder, device = setting.encoder, setting.device
+    network = Captioner(len(encoder.tokenizer), encoder.max_tokens, setting.train.size)
+    network.to(device, memory_format=torch.channels_last)
 
     def loss(batch: Batch) -> Tensor:
         words, real = encoder.tokenize(batch.captions).values()  # [B, T] each
-        images = augment(batch.images.to(place), ("translation",))  # [B, 3, S, S]
+        images = augment(batch.images.to(device), ("translation",))  # [B, 3, S, S]
         images = images.to(memory_format=torch.channels_last)
         return network.surprise(images, words, real).sum() / real[:, 1:].sum()
 
-    start = time.perf_counter()
-    losses = fit(network, loss, packed["train"], steps, batch_size, 1.5e-3, seed, place, progress)
-    seconds = time.perf_counter() - start
-    held = packed["val"]
-    captions = [held.all_captions[row] for row in held.caption_starts[:-1]]
-    found = surprises(network, encoder, held.images, captions)
-    others = surprises(network, encoder, held.images, captions[1:] + captions[:1])
-    metrics = {
-        "nats a caption, val": found.mean(),
-        "nats a caption of another picture, val": others.mean(),
-    }
-    return save_network(
-        output, network, metrics, folder, losses, seconds, command, seed, encoder,
-        begun_with=None if begin is None else checkpoints.read_card(begin),
-    )  # fmt: skip
+    def measure() -> dict[str, float]:
+        held = setting.val
+        captions = [held.all_captions[row] for row in held.caption_starts[:-1]]
+        others = captions[1:] + captions[:1]
+        return {
+            f"nats a caption{of}, val": surprises(network, encoder, held.images, texts).mean()
+            for of, texts in (("", captions), (" of another picture", others))
+        }
+
+    return Task(network, loss, measure, batch_size=64, learning_rate=1.5e-3)
 
 
 def surprises(
@@ -295,11 +235,11 @@ def load_captioner(
         FileNotFoundError: no such weights.
         ValueError: as `checkpoints.load_generator`, or it was trained on another encoder's tokens.
     """
-    network, card = load_judge(name, {NAME: Captioner}, device)
+    network, card = load_network(name, {NAME: Captioner}, device)
     if card["encoder"]["fingerprint"] != encoder.fingerprint:
         raise ValueError(
             f"{os.fspath(name)} reads the tokens of {card['encoder']['name']}, not those of "
-            f"{encoder.name}: train one with `python -m t2i_course judge captioner --encoder "
-            f"{encoder.name}`"
+            f"{encoder.name}: train one with `python -m t2i_course metric-network captioner "
+            f"--encoder {encoder.name}`"
         )
     return network.requires_grad_(False)

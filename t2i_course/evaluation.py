@@ -1,79 +1,151 @@
 """How far drawn pictures are from real ones: numbers from features, each with an interval.
 
-    features of real and generated pictures, [N, D] and [M, D] (`metrics.picture_features`)
-    frechet           distance of their means and covariances; biased upwards, by about 1 / N
+    frechet           distance of means and covariances; biased upwards, by about 1 / N
     kernel_distance   polynomial MMD; unbiased at any N
     precision_recall  share of generated samples that look real, of real ones that can be drawn
     retrieval         does a picture find its caption among 100?
 
-The Frechet distance is called FID on Inception's features alone (`t2i_course.fid`). Everything here
-takes any features, arrays or tensors, and computes in float64.
+Each takes features, arrays or tensors [N, D], of real and of generated pictures, as
+`metrics.picture_features` extracts them, and computes in float64. The Frechet distance is called
+FID on Inception's features alone (`metrics.inception`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from t2i_course.estimates import (
-    NORMAL_95,
-    Estimate,
-    bootstrap_interval,
-    feature_matrix,
-    feature_pair,
-    row_blocks,
-    wilson_interval,
-)
-from t2i_course.metrics.picture_features import (
-    cached_arrays,
-    cached_features,
-    check_pictures,
-    extract_features,
-    read_pictures,
-)
-from t2i_course.neighbours import PrecisionRecall, precision_recall, retrieval
+BLOCK = 2**23  # elements of a matrix that are in memory at a time: 64 MB
+NORMAL_95 = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
+CANDIDATES = 64  # neighbours that are kept of a tested sample
 
-__all__ = [
-    "Estimate",
-    "FeatureStatistics",
-    "PrecisionRecall",
-    "bootstrap_interval",
-    "cached_features",
-    "cached_statistics",
-    "check_pictures",
-    "extract_features",
-    "frechet",
-    "frechet_distance",
-    "kernel_distance",
-    "precision_recall",
-    "read_pictures",
-    "retrieval",
-    "statistics",
-    "wilson_interval",
-]
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number.
+
+    Attributes:
+        value: of the whole samples.
+        interval: (low, high) at 95 %; None if it was not asked for.
+        samples: on how many samples it rests, of the smaller set.
+        low, high: ends of the interval.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    samples: int
+
+    low = property(lambda self: self.interval[0])
+    high = property(lambda self: self.interval[1])
+
+    def __str__(self) -> str:
+        """The number, and its interval."""
+        if self.interval is None:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+
+
+# Intervals
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *samples: np.ndarray,
+    repeats: int = 200,
+    seed: int = 0,
+    halves: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """Draw from the samples again and again, and see how much a statistic varies.
+
+    The spread of the redrawn statistics about their own mean is laid around the value, so that the
+    bias that the Frechet distance has at N, and twice on redrawn samples, does not shift it.
+
+    Args:
+        statistic: of the samples, in their order.
+        samples: one or more, each redrawn by itself along its first axis.
+        repeats: how often; 0 leaves the interval out.
+        seed: of the draws.
+        halves: draw half of each sample without replacement: no sample occurs twice, as statistics
+            of neighbours need, and for means the spread is the same (Shao and Wu, 1989).
+        limits: least and greatest value that the statistic can have; (0, 1) for a share.
+    """
+    value, size = float(statistic(*samples)), min(map(len, samples))
+    if repeats == 0:
+        return Estimate(value, None, size)
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(repeats):
+        rows = [
+            rng.permutation(len(s))[: len(s) // 2] if halves else rng.integers(len(s), size=len(s))
+            for s in samples
+        ]
+        drawn.append(statistic(*(s[row] for s, row in zip(samples, rows, strict=True))))
+    low, high = value + np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn)
+    low, high = max(float(low), limits[0]), min(float(high), limits[1])
+    return Estimate(value, (min(low, value), max(high, value)), size)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Interval of a share at 95 % (Wilson, 1927); it has a width at 0 and 1, too.
+
+    Args:
+        share: of `count` trials, 0 to 1.
+        count: number of trials.
+    """
+    z2 = NORMAL_95**2 / count
+    centre = (share + z2 / 2) / (1 + z2)
+    margin = math.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
+    return max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin))
+
+
+# Features
+
+
+def feature_matrix(features: np.ndarray | Tensor) -> np.ndarray:
+    """Features as a finite matrix."""
+    features = features.detach().cpu().numpy() if isinstance(features, Tensor) else features
+    features = np.asarray(features)
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"features have the shape {features.shape}: give [samples, features]")
+    if not np.isfinite(features).all():
+        raise ValueError("features are not finite: look for NaN in the pictures or the weights")
+    return features
+
+
+def feature_pair(
+    first: np.ndarray | Tensor, second: np.ndarray | Tensor, least: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of features as float64, of one width and with enough samples."""
+    first, second = (feature_matrix(f).astype(np.float64) for f in (first, second))
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"one set has {first.shape[1]} features, the other {second.shape[1]}: use one extractor"
+        )
+    if min(len(first), len(second)) < least:
+        raise ValueError(f"{len(first)} and {len(second)} samples: {least} of each are needed")
+    return first, second
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Cut a matrix into blocks of rows that fit into memory."""
+    step = max(1, BLOCK // columns)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 # Frechet distance
 
 
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """The Gaussian that stands for a set of pictures.
+class FeatureStatistics(NamedTuple):
+    """The Gaussian that stands for a set of pictures."""
 
-    Attributes:
-        mean: mu, float64 [D].
-        covariance: Sigma, float64 [D, D], with the divisor N - 1.
-        count: N.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    count: int
+    mean: np.ndarray  # mu, float64 [D]
+    covariance: np.ndarray  # Sigma, float64 [D, D], with the divisor N - 1
+    count: int  # N
 
 
 def statistics(features: np.ndarray | Tensor, allow_few: bool = False) -> FeatureStatistics:
@@ -84,11 +156,11 @@ def statistics(features: np.ndarray | Tensor, allow_few: bool = False) -> Featur
         allow_few: take N <= D, too, to show what comes of it.
 
     Raises:
-        ValueError: N <= D: the covariance has no inverse, and a Frechet distance from it measures
-            the number of samples; or features that are not a finite matrix.
+        ValueError: features that are not a finite matrix; or N <= D, where a Frechet distance
+            would measure the number of samples.
     """
     features = feature_matrix(features)
-    _check_count(features, allow_few)
+    check_count(features, allow_few)
     count, width = features.shape
     mean = features.mean(axis=0, dtype=np.float64)  # [D]
     covariance = np.zeros((width, width))
@@ -98,7 +170,7 @@ def statistics(features: np.ndarray | Tensor, allow_few: bool = False) -> Featur
     return FeatureStatistics(mean, covariance / (count - 1), count)
 
 
-def _check_count(features: np.ndarray, allow_few: bool) -> None:
+def check_count(features: np.ndarray, allow_few: bool) -> None:
     """Raise ValueError if the features are too few for a covariance."""
     count, width = features.shape
     if count < 2 or (count <= width and not allow_few):
@@ -107,28 +179,6 @@ def _check_count(features: np.ndarray, allow_few: bool) -> None:
             f"{count - 1}: give more than {width}, better ten times as many, or use "
             "kernel_distance, which is unbiased at any number"
         )
-
-
-def cached_statistics(
-    key: str, make: Callable[[], np.ndarray], folder: str | Path | None = None
-) -> FeatureStatistics:
-    """Return the statistics of that key; compute and keep them the first time.
-
-    Args:
-        key: all that they depend on: pictures, their number, the extractor's fingerprint.
-        make: computes the features [N, D].
-        folder: of the cache; `cache/features` in the data folder by default.
-
-    Raises:
-        ValueError: see `statistics`.
-    """
-
-    def arrays() -> dict[str, np.ndarray]:
-        found = statistics(make())
-        return {"mean": found.mean, "covariance": found.covariance, "count": np.array(found.count)}
-
-    kept = cached_arrays(f"statistics: {key}", arrays, folder)
-    return FeatureStatistics(kept["mean"], kept["covariance"], int(kept["count"]))
 
 
 def frechet_distance(
@@ -194,8 +244,8 @@ def frechet(
     """Frechet distance of features, with a bootstrap interval.
 
     Args:
-        real: features [N, D], or their kept statistics; those are not redrawn, and the interval is
-            then for this one real set.
+        real: features [N, D], or their statistics; those are not redrawn, and the interval is then
+            for this one real set.
         generated: features [M, D].
         repeats: of the bootstrap; 0 for no interval. With 2,048 features each takes seconds.
         seed: of the bootstrap.
@@ -204,22 +254,17 @@ def frechet(
     Raises:
         ValueError: see `statistics` and `frechet_distance`.
     """
-    sets = [feature_matrix(generated)]
-    if not isinstance(real, FeatureStatistics):
-        sets.insert(0, feature_matrix(real))
+    kept = isinstance(real, FeatureStatistics)
+    sets = [feature_matrix(features) for features in ([generated] if kept else [real, generated])]
     for features in sets:
-        _check_count(features, allow_few)
+        check_count(features, allow_few)
 
     def distance(*drawn: np.ndarray) -> float:
         found = [statistics(features, allow_few=True) for features in drawn]
-        first = real if isinstance(real, FeatureStatistics) else found[0]
-        second = found[-1]
+        first, second = real if kept else found[0], found[-1]
         return frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
 
-    found = bootstrap_interval(distance, *sets, repeats=repeats, seed=seed)
-    if found.interval is None:
-        return found
-    return Estimate(found.value, (max(0.0, found.interval[0]), found.interval[1]), found.samples)
+    return bootstrap_interval(distance, *sets, repeats=repeats, seed=seed, limits=(0, math.inf))
 
 
 # Kernel distance
@@ -231,10 +276,9 @@ def kernel_distance(real: np.ndarray | Tensor, generated: np.ndarray | Tensor) -
         k(x, y) = (x . y / D + 1)^3
         MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
-    binkowski2018kid, equation 4. It leaves out i = j, so it is unbiased at any N, and may be
-    negative where the sets are alike. The paper averages random subsets of 1,000; all of the
-    samples are used here, which is the limit of ever more subsets. Interval: the jackknife, which
-    leaves one sample out at a time and has a closed form.
+    binkowski2018kid, equation 4. Without i = j it is unbiased at any N, and may be negative. The
+    paper averages random subsets of 1,000; all samples are used here, the limit of ever more
+    subsets. Interval: the jackknife, which leaves one sample out at a time, in closed form.
 
     Args:
         real: x, [N, D].
@@ -269,3 +313,186 @@ def _kernel_sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows[part] = kernel.sum(axis=1)
         columns += kernel.sum(axis=0)
     return rows, columns
+
+
+# Precision, recall and retrieval: metrics of nearest neighbours
+
+
+class PrecisionRecall(NamedTuple):
+    """Two shares that a single distance mixes: of quality and of variety."""
+
+    precision: Estimate  # of the generated samples, how many lie where real ones do
+    recall: Estimate  # of the real samples, how many lie where generated ones do
+
+
+def precision_recall(
+    real: np.ndarray | Tensor,
+    generated: np.ndarray | Tensor,
+    k: int = 3,
+    repeats: int = 200,
+    seed: int = 0,
+) -> PrecisionRecall:
+    """Improved precision and recall (kynkaanniemi2019precision, equations 1 and 2).
+
+    The manifold of a set Phi is the union of balls around its samples, each as far as to the
+    sample's k-th nearest neighbour in Phi:
+
+        f(phi, Phi) = 1 if some phi' in Phi has ||phi - phi'|| <= ||phi' - NN_k(phi', Phi)||, else 0
+        precision = mean over Phi_g of f(phi_g, Phi_r)
+        recall    = mean over Phi_r of f(phi_r, Phi_g)
+
+    Memory does not grow with N M. The intervals come from halves of both sets
+    (`bootstrap_interval`), and are never narrower than Wilson's.
+
+    Args:
+        real: Phi_r, [N, D].
+        generated: Phi_g, [M, D].
+        k: of the neighbour. Larger balls raise both shares: state it.
+        repeats: of the redrawing; 0 for no intervals.
+        seed: of the redrawing.
+
+    Raises:
+        ValueError: fewer than 2 k + 2 samples in a set, widths that differ, or k below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}: choose 1 or more, 3 as in the paper")
+    real, generated = feature_pair(real, generated, 2 * k + 2)
+    centre = real.mean(axis=0)  # distances keep more digits near the origin
+    real, generated = real - centre, generated - centre
+    rows = np.arange(len(real)), np.arange(len(generated))
+    of_real, of_generated = _manifold(real, generated, k), _manifold(generated, real, k)
+    found = []
+    for share, tested in (
+        (lambda r, g: of_real.share(r, g, k), generated),
+        (lambda r, g: of_generated.share(g, r, k), real),
+    ):
+        estimate = bootstrap_interval(
+            share, *rows, repeats=repeats, seed=seed, halves=True, limits=(0, 1)
+        )
+        if estimate.interval is not None:
+            low, high = wilson_interval(estimate.value, len(tested))
+            interval = min(low, estimate.low), max(high, estimate.high)
+            estimate = Estimate(estimate.value, interval, estimate.samples)
+        found.append(estimate)
+    return PrecisionRecall(*found)
+
+
+@dataclass(frozen=True)
+class _Manifold:
+    """Balls around points, and the tested samples that may lie in them, for any part of either.
+
+    Fewer points have larger balls, so more neighbours are kept than k, and more candidates than
+    those in whose ball a sample lies.
+
+    Attributes:
+        neighbours: rows of each point's nearest others, from near to far, [N, K].
+        distances: to them, squared, [N, K].
+        candidates: rows of the points in whose ball each tested sample most likely lies, [M, C].
+        candidate_distances: to them, squared, [M, C].
+    """
+
+    neighbours: np.ndarray
+    distances: np.ndarray
+    candidates: np.ndarray
+    candidate_distances: np.ndarray
+
+    def share(self, points: np.ndarray, tested: np.ndarray, k: int) -> float:
+        """Share of the tested rows that lie in the manifold of these rows of the points."""
+        kept = np.zeros(len(self.neighbours), dtype=bool)
+        kept[points] = True
+        reached = kept[self.neighbours].cumsum(axis=1) >= k  # [N, K]
+        reached[:, -1] = True
+        radius = self.distances[np.arange(len(kept)), reached.argmax(axis=1)]  # [N]
+        candidates = self.candidates[tested]  # [B, C]
+        inside = self.candidate_distances[tested] <= radius[candidates]
+        return float((inside & kept[candidates]).any(axis=1).mean())
+
+
+def _manifold(points: np.ndarray, tested: np.ndarray, k: int) -> _Manifold:
+    """Find neighbours and candidates."""
+    width, number = min(8 * k + 8, len(points) - 1), min(CANDIDATES, len(points))
+    neighbours = np.empty((len(points), width), dtype=np.int64)
+    distances = np.empty((len(points), width))
+    for part in row_blocks(len(points), len(points)):
+        block = _squared_distances(points[part], points)  # [B, N]
+        block[np.arange(len(block)), np.arange(part.start, part.stop)] = np.inf
+        neighbours[part], distances[part] = _smallest(block, block, width)
+    radius = np.maximum(distances[:, k - 1], 1e-100)  # [N]
+    candidates = np.empty((len(tested), number), dtype=np.int64)
+    candidate_distances = np.empty((len(tested), number))
+    for part in row_blocks(len(tested), len(points)):
+        block = _squared_distances(tested[part], points)  # [B, N]
+        candidates[part], candidate_distances[part] = _smallest(block / radius, block, number)
+    return _Manifold(neighbours, distances, candidates, candidate_distances)
+
+
+def _smallest(keys: np.ndarray, values: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of each row's smallest keys, in rising order, and the values there."""
+    columns = np.argpartition(keys, number - 1, axis=1)[:, :number]
+    order = np.take_along_axis(keys, columns, axis=1).argsort(axis=1)
+    columns = np.take_along_axis(columns, order, axis=1)
+    return columns, np.take_along_axis(values, columns, axis=1)
+
+
+def _squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """||a - b||^2 = ||a||^2 + ||b||^2 - 2 a . b, [B, N]; exactly 0 for equal samples."""
+    norms = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1)
+    squared = norms - 2 * first @ second.T
+    squared[squared < 1e-12 * norms] = 0  # what rounding leaves
+    return squared
+
+
+def retrieval(
+    image_features: np.ndarray | Tensor,
+    text_features: np.ndarray | Tensor,
+    candidates: int = 100,
+    tops: Sequence[int] = (1, 5),
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Does a picture find its own caption among others, by the cosine of their features?
+
+    Each picture meets its caption and `candidates` - 1 others, each caption as often as any other.
+    Chance is k / candidates, also for features that say nothing: among n captions that are equally
+    near, the own one counts as 1 / n. Intervals are Wilson's.
+
+    Args:
+        image_features: [N, D], from a network that no measured generator was trained against.
+        text_features: [N, D]; row i is the caption of picture i.
+        candidates: captions that each picture meets.
+        tops: the k of each R@k.
+        seed: of the draw.
+
+    Returns:
+        {"R@1": share of pictures whose caption is the nearest, "R@5": among the nearest five}.
+
+    Raises:
+        ValueError: fewer pictures than candidates, or features that do not fit.
+    """
+    images, texts = feature_pair(image_features, text_features, 2)
+    count, width = images.shape
+    if len(texts) != count or not 2 <= candidates <= count:
+        raise ValueError(
+            f"{count} pictures, {len(texts)} captions and {candidates} candidates: give one "
+            "caption for each picture, and at least as many as candidates"
+        )
+    images, texts = _unit(images), _unit(texts)
+    order = np.random.default_rng(seed).permutation(count)
+    place = np.argsort(order)  # [N]; the others of a picture follow it in the random order
+    above, ties = np.empty(count), np.empty(count)
+    for part in row_blocks(count, candidates * width):
+        following = (place[part, None] + np.arange(1, candidates)) % count
+        others = np.einsum("bd,bcd->bc", images[part], texts[order[following]])  # [B, C - 1]
+        own = np.einsum("bd,bd->b", images[part], texts[part])[:, None]  # [B, 1]
+        above[part] = (others > own + 1e-9).sum(axis=1)
+        ties[part] = (np.abs(others - own) <= 1e-9).sum(axis=1)
+    results = {}
+    for top in tops:
+        share = float(np.clip((top - above) / (1 + ties), 0, 1).mean())
+        results[f"R@{top}"] = Estimate(share, wilson_interval(share, count), count)
+    return results
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Features of length 1; those of length 0 stay."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(length == 0, 1, length)

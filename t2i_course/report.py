@@ -1,11 +1,15 @@
-"""The results ledger: every number that the course claims, with all that is needed to check it.
+"""What was measured: the results of an evaluation, and the ledger of all that the course claims.
 
-A row is one measured number. Rows stand in `data/results/*.json`, in git. Prose that shows a number
-quotes its row,
+A row of the ledger is one measured number with all that is needed to check it. Rows stand in
+`data/results/*.json`, in git. Prose that shows a number quotes its row,
 
     <!-- ledger: mse-scene-accuracy {value:.1%} -->12.3%<!-- /ledger -->
 
 and a test renders every quote again and compares.
+
+    print(found)                                       # an `Evaluation`, of `metrics.protocol`
+    add_rows("gan.json", found.rows("gan", command))
+    write_line(run_folder / LOG_FILE, step, found)     # while a model trains
 """
 
 from __future__ import annotations
@@ -19,13 +23,23 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from t2i_course.runtime import atomic_file, data_folder
+import pandas as pd
+
+from t2i_course.evaluation import Estimate
+from t2i_course.runtime import atomic_file, data_folder, hardware
+
+REAL, SHUFFLED = "real", "shuffled captions"  # sources of pictures that no model is called
+LOG_FILE = "evaluations.jsonl"
+MAIN_FIGURES = ("FD-scenes", "FID", "Frechet distance", "scene accuracy: all", "R@1", "CLIP score")
 
 QUOTE = re.compile(
     r"(?P<open><!-- ledger: (?P<id>[a-z0-9-]+) (?P<form>.+?) -->)(?P<text>.*?)"
     r"(?P<close><!-- /ledger -->)",
     re.DOTALL,
 )
+
+
+# The ledger
 
 
 @dataclass(frozen=True)
@@ -257,3 +271,168 @@ def _is_number(value: object) -> bool:
     """Whether it is a finite number, and not True or False."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value)
+
+
+# The results of an evaluation
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of one set of pictures.
+
+    Attributes:
+        source: of the set: a model's name, `REAL`, or `SHUFFLED`.
+        metric: such as "FD-scenes".
+        estimate: value, interval, number of samples.
+        what: the metric in words, with what it was measured against.
+        extractor: what read the pictures, with its fingerprint.
+        split: of the captions that this number is about.
+        seconds: that it took, together with those measured at once with it.
+        share: whether it is a share, to be shown in per cent.
+    """
+
+    source: str
+    metric: str
+    estimate: Estimate
+    what: str
+    extractor: str
+    split: str
+    seconds: float
+    share: bool
+
+    def __str__(self) -> str:
+        """The number with its interval, as the table shows it."""
+        values = [self.estimate.value, *(self.estimate.interval or ())]
+        value, *interval = (f"{100 * v:.1f}%" if self.share else f"{v:.4g}" for v in values)
+        return f"{value} ({interval[0]} to {interval[1]})" if interval else value
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All numbers of one evaluation.
+
+    Attributes:
+        name: of what drew the pictures.
+        data: name of the data set.
+        split: of its captions.
+        samples: number of pictures.
+        seeds: of the noise.
+        measures: the numbers.
+        left_out: what was not measured, and why.
+        notes: what the numbers are about, and what they may not be compared with.
+        each: pictures of a caption.
+    """
+
+    name: str
+    data: str
+    split: str
+    samples: int
+    seeds: tuple[int, ...]
+    measures: tuple[Measure, ...]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    each: int = 1
+
+    def find(self, metric: str, source: str | None = None) -> Estimate:
+        """Return a number by the name of its metric; of the generated pictures by default.
+
+        Raises:
+            KeyError: it was not measured.
+        """
+        source = self.name if source is None else source
+        for measure in self.measures:
+            if (measure.source, measure.metric) == (source, metric):
+                return measure.estimate
+        raise KeyError(f"no {metric!r} of {source!r} was measured")
+
+    def table(self) -> pd.DataFrame:
+        """Return the numbers with their intervals, as texts: a row a metric, a column a set."""
+        cells: dict[str, dict[str, str]] = {}
+        for measure in self.measures:
+            cells.setdefault(measure.source, {})[measure.metric] = str(measure)
+        metrics = list(dict.fromkeys(measure.metric for measure in self.measures))
+        return pd.DataFrame(cells, index=metrics).fillna("")
+
+    def __str__(self) -> str:
+        """Say what was measured on what, then the table, then notes and what was left out."""
+        seeds = f", seed {', '.join(map(str, self.seeds))}" if self.seeds else ""
+        each = "one" if self.each == 1 else self.each
+        lines = [
+            f"{self.name} on {self.data}, {self.split}: {self.samples:,} pictures, {each} a "
+            f"caption, 8 bits{seeds}; intervals at 95 %",
+            self.table().to_string(),
+            *(f"note: {note}" for note in self.notes),
+            *(f"left out: {reason}" for reason in self.left_out),
+        ]
+        return "\n".join(lines)
+
+    def rows(self, prefix: str, command: str) -> list[Row]:
+        """Return rows of the ledger.
+
+        Args:
+            prefix: of their ids, such as the name of the ledger's file: an id may stand in one
+                file of the ledger only. The rest is made of set, metric, data, split, number of
+                samples and seeds, as in "gan-real-fd-scenes-val-n2000".
+            command: that makes the numbers again.
+        """
+        data, rows = "" if self.data == "scenes" else self.data, []
+        for m in self.measures:
+            seeds = () if m.source == REAL else self.seeds
+            named = "".join(f" s{seed}" for seed in seeds if seed)
+            words = f"{prefix} {m.source} {m.metric} {data} {self.split} n{self.samples}{named}"
+            rows.append(
+                Row(
+                    id=slug(words), metric=f"{m.source}: {m.what}", value=m.estimate.value,
+                    interval=m.estimate.interval, samples=m.estimate.samples, seeds=seeds,
+                    split=m.split, extractor=m.extractor, data=self.data,
+                    hardware=hardware(), seconds=round(m.seconds, 1), command=command,
+                )
+            )  # fmt: skip
+        return rows
+
+    def main_figures(self) -> str:
+        """Return the few numbers that one follows while a model trains, in a line."""
+        found = [m for m in self.measures if m.source == self.name and m.metric in MAIN_FIGURES]
+        return ", ".join(f"{m.metric} {str(m).split(' (')[0]}" for m in found)
+
+
+def write_line(file: str | Path, step: int, found: Evaluation) -> None:
+    """Write an evaluation into a run's log, one line of JSON a step, in the steps' order.
+
+    A run that is resumed from before its last evaluation measures once more what it has measured:
+    that line is replaced. So is the file, as a whole: half a line is never seen.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    file = Path(file)
+    lines = {line["step"]: line for line in read_lines(file)} if file.exists() else {}
+    metrics = {
+        m.metric: {"value": m.estimate.value, "interval": m.estimate.interval,
+                   "samples": m.estimate.samples, "extractor": m.extractor}
+        for m in found.measures if m.source == found.name
+    }  # fmt: skip
+    lines[step] = {"step": step, "data": found.data, "split": found.split,
+                   "samples": found.samples, "seeds": found.seeds, "metrics": metrics}  # fmt: skip
+    text = "".join(json.dumps(lines[key], allow_nan=False) + "\n" for key in sorted(lines))
+    with atomic_file(file) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_lines(file: str | Path) -> list[dict[str, Any]]:
+    """Read a run's log, in the steps' order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not what `write_line` writes.
+    """
+    lines = []
+    for number, text in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or not {"step", "metrics"} <= line.keys():
+            raise ValueError(f"{file}, line {number} is no evaluation: mend or remove the file")
+        lines.append(line)
+    return lines

@@ -8,10 +8,11 @@ from t2i_course import data
 from t2i_course.captioner import (
     Captioner,
     load_captioner,
+    prepare,
     redescription,
     surprises,
-    train_captioner,
 )
+from t2i_course.metrics.networks import train_network
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
 
@@ -29,11 +30,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    """Learnt by heart: 48 pictures, 120 steps."""
-    return train_captioner(
-        str(folder), str(tmp_path_factory.mktemp("weights") / "few"), steps=120, batch_size=24,
-        device="cpu", progress=False, command="test",
+def trained(folder, encoder, tmp_path_factory):
+    """Overfit: 48 pictures, 120 steps."""
+    return train_network(
+        prepare, str(folder), tmp_path_factory.mktemp("weights") / "few", steps=120, batch_size=24,
+        encoder=encoder, device="cpu", progress=False, command="test",
     )  # fmt: skip
 
 
@@ -143,36 +144,15 @@ def test_the_card_says_what_it_was_trained_on(trained):
     assert 0 < own < other
 
 
-def test_training_goes_on_from_weights(folder, trained, tmp_path):
-    few = {"batch_size": 24, "device": "cpu", "progress": False}
-    steps = {"steps": 10, "command": "more"}
-    more = train_captioner(str(folder), str(tmp_path / "more"), begin=str(trained.with_suffix("")),
-                           **steps, **few)  # fmt: skip
-    anew = train_captioner(str(folder), str(tmp_path / "anew"), **steps, **few)
-    before, card, other = (
-        json.loads(f.with_suffix(".json").read_text()) for f in (trained, more, anew)
-    )
-    assert card["begun_with"]["sha256"] == before["sha256"] != card["sha256"]
-    assert card["begun_with"]["command"] == "test" and "begun_with" not in other
-    measured = [c["metrics"]["loss at the end"] for c in (before, card, other)]
-    assert measured[1] < (measured[0] + measured[2]) / 2
-    with pytest.raises(ValueError, match="reads pictures of 64 pixels: give --size 64"):
-        train_captioner(
-            str(folder), str(tmp_path / "side"), size=32, begin=str(trained.with_suffix("")), **few
-        )
-
-
 def test_the_tokens_of_another_encoder_are_an_error(trained, encoder, monkeypatch):
     monkeypatch.setattr(TextEncoder, "fingerprint", "another")
-    with pytest.raises(ValueError, match="few.* reads the tokens of caption-bert.*judge captioner"):
+    with pytest.raises(
+        ValueError, match="reads the tokens of caption-bert.*metric-network captioner"
+    ):
         load_captioner(encoder, trained, "cpu")
 
 
-def test_training_again_gives_the_same_weights(folder, tmp_path):
-    files = [
-        train_captioner(
-            str(folder), str(tmp_path / name), steps=10, batch_size=16, device="cpu", progress=False
-        )
-        for name in "ab"
-    ]
+def test_training_again_gives_the_same_weights(folder, encoder, tmp_path):
+    few = {"steps": 10, "batch_size": 16, "encoder": encoder, "device": "cpu", "progress": False}
+    files = [train_network(prepare, str(folder), tmp_path / name, **few) for name in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -1,16 +1,26 @@
-"""Frechet and kernel distance: closed forms, other programs, bias, intervals, the cache."""
+"""Distances, precision, recall, retrieval: closed forms, other programs, bias, intervals."""
 
 from __future__ import annotations
 
-import os
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from scipy import linalg
+from scipy import linalg, stats
 
 from t2i_course import evaluation
-from t2i_course.evaluation import FeatureStatistics, frechet_distance, kernel_distance, statistics
+from t2i_course.evaluation import (
+    Estimate,
+    bootstrap_interval,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    retrieval,
+    row_blocks,
+    statistics,
+    wilson_interval,
+)
 
 
 def random_covariance(rng: np.random.Generator, width: int) -> np.ndarray:
@@ -46,13 +56,6 @@ def test_shifted_means_add_their_squared_distance():
     assert distance == pytest.approx(shift @ shift, rel=1e-6)
 
 
-def test_scaled_covariance_gives_the_squared_difference_of_the_scales():
-    rng = np.random.default_rng(2)
-    mean, covariance = np.zeros(30), random_covariance(rng, 30)
-    distance = frechet_distance(mean, 4 * covariance, mean, 9 * covariance)
-    assert distance == pytest.approx((3 - 2) ** 2 * np.trace(covariance), rel=1e-9)
-
-
 def test_commuting_covariances_give_the_distance_of_their_roots():
     rng = np.random.default_rng(3)
     axes, _ = np.linalg.qr(rng.normal(size=(25, 25)))
@@ -65,14 +68,6 @@ def test_commuting_covariances_give_the_distance_of_their_roots():
 def test_one_feature_is_a_formula_of_standard_deviations():
     distance = frechet_distance([2.0], [[9.0]], [5.0], [[16.0]])
     assert distance == pytest.approx((5 - 2) ** 2 + (4 - 3) ** 2)
-
-
-def test_distance_is_symmetric_also_where_covariances_do_not_commute():
-    rng = np.random.default_rng(4)
-    first, second = random_covariance(rng, 20), random_covariance(rng, 20)
-    forth = frechet_distance(np.zeros(20), first, np.ones(20), second)
-    back = frechet_distance(np.ones(20), second, np.zeros(20), first)
-    assert forth == pytest.approx(back, rel=1e-9)
 
 
 def test_covariances_without_an_inverse_are_no_obstacle():
@@ -144,7 +139,7 @@ def test_statistics_are_numpys_in_double_precision_for_floats_far_from_zero():
 def test_statistics_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch):
     features, _ = random_sets(333, 16)
     whole = statistics(features)
-    monkeypatch.setattr("t2i_course.estimates.BLOCK", 16 * 50)
+    monkeypatch.setattr(evaluation, "BLOCK", 16 * 50)
     assert statistics(features).covariance == pytest.approx(whole.covariance, rel=1e-12)
 
 
@@ -203,13 +198,6 @@ def test_kernel_distance_agrees_with_torchmetrics():
     )
 
 
-def test_kernel_distance_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch):
-    first, second = random_sets(120, 8)
-    whole = kernel_distance(first, second[:90])
-    monkeypatch.setattr("t2i_course.estimates.BLOCK", 1000)
-    assert kernel_distance(first, second[:90]).interval == pytest.approx(whole.interval, rel=1e-9)
-
-
 def test_its_interval_is_the_jackknife():
     first, second = random_sets(30, 5)
     found = kernel_distance(first, second[:20])
@@ -217,16 +205,6 @@ def test_its_interval_is_the_jackknife():
     without_second = [kernel_distance(first, np.delete(second[:20], i, 0)).value for i in range(20)]
     variance = 29 * np.var(without_first) + 19 * np.var(without_second)
     assert found.interval[1] - found.value == pytest.approx(1.96 * np.sqrt(variance), rel=1e-4)
-
-
-def test_its_interval_agrees_with_redrawn_halves():
-    first, second = random_sets(300, 6)
-    found = kernel_distance(first, second)
-    redrawn = evaluation.bootstrap_interval(
-        lambda a, b: kernel_distance(a, b).value, first, second, halves=True
-    )
-    width = redrawn.interval[1] - redrawn.interval[0]
-    assert width == pytest.approx(found.interval[1] - found.interval[0], rel=0.25)
 
 
 def test_kernel_distance_is_unbiased_where_the_frechet_distance_is_biased():
@@ -308,39 +286,224 @@ def test_kept_statistics_give_the_same_value_and_a_narrower_interval():
     assert kept.interval[1] - kept.interval[0] < both.interval[1] - both.interval[0]
 
 
-# The cache of the real set's statistics
+# Precision and recall
 
 
-def test_statistics_are_computed_once_for_each_key(tmp_path):
-    features, others = random_sets(60, 6)
-    calls = []
-
-    def make(which: np.ndarray) -> np.ndarray:
-        calls.append(1)
-        return which
-
-    first = evaluation.cached_statistics("real, val, a1", lambda: make(features), tmp_path)
-    again = evaluation.cached_statistics("real, val, a1", lambda: make(others), tmp_path)
-    assert len(calls) == 1 and isinstance(again, FeatureStatistics)
-    assert np.array_equal(first.covariance, again.covariance) and again.count == 60
-    assert np.array_equal(first.mean, again.mean)
-    other = evaluation.cached_statistics("real, val, b2", lambda: make(others), tmp_path)
-    assert len(calls) == 2 and not np.array_equal(other.mean, first.mean)
+MODES = 12 * np.eye(8)
 
 
-def test_a_damaged_file_of_statistics_is_made_again(tmp_path):
-    features, _ = random_sets(60, 6)
-    first = evaluation.cached_statistics("key", lambda: features, tmp_path)
-    (file,) = tmp_path.glob("*.npz")
-    whole = file.read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], b"x" * 100):
-        file.write_bytes(damaged)
-        again = evaluation.cached_statistics("key", lambda: features, tmp_path)
-        assert np.array_equal(again.covariance, first.covariance)
-        assert file.read_bytes() == whole
+def in_modes(rng: np.random.Generator, count: int, modes: int) -> np.ndarray:
+    """Points [count, 8] around the first of eight distant modes."""
+    return MODES[np.arange(count) % modes] + rng.normal(size=(count, 8))
 
 
-def test_a_failed_computation_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ValueError, match="more than 6"):
-        evaluation.cached_statistics("key", lambda: np.zeros((3, 6)), tmp_path)
-    assert not [name for name in os.listdir(tmp_path) if not name.endswith(".lock")]
+def test_a_set_covers_itself():
+    real = in_modes(np.random.default_rng(0), 300, 8)
+    found = precision_recall(real, real.copy())
+    assert found.precision.value == found.recall.value == 1
+    low, high = found.precision.interval
+    assert 0.9 < low < 0.99 and high == 1  # 300 successes do not prove that there is no failure
+
+
+def test_lost_modes_lower_recall_and_not_precision():
+    rng = np.random.default_rng(1)
+    real = in_modes(rng, 800, 8)
+    whole = precision_recall(real, in_modes(rng, 800, 8))
+    lost = precision_recall(real, in_modes(rng, 800, 4))
+    assert lost.recall.value < 0.55 < 0.75 < whole.recall.value
+    assert lost.recall.interval[1] < whole.recall.interval[0]
+    assert lost.precision.value > whole.precision.value - 0.05
+
+
+def test_outliers_lower_precision_and_not_recall():
+    rng = np.random.default_rng(2)
+    real = in_modes(rng, 800, 8)
+    clean = in_modes(rng, 800, 8)
+    spoilt = clean.copy()
+    spoilt[:200] = rng.uniform(-400, 400, size=(200, 8))  # far from everything, and each other
+    spoilt[:200] += 1000 * np.sign(spoilt[:200])
+    whole, outliers = precision_recall(real, clean), precision_recall(real, spoilt)
+    assert outliers.precision.value == pytest.approx(0.75 * whole.precision.value, abs=0.05)
+    assert outliers.precision.interval[1] < whole.precision.interval[0]
+    # A quarter of the good samples is gone; the balls of the others grow.
+    assert outliers.recall.value > whole.recall.value - 0.05
+
+
+def by_definition(tested: np.ndarray, points: np.ndarray, k: int) -> float:
+    """Equation 1 of the paper, word for word."""
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    radius = np.sort(distances, axis=1)[:, k]  # the nearest is the point itself
+    across = np.linalg.norm(tested[:, None] - points[None], axis=2)
+    return float((across <= radius).any(axis=1).mean())
+
+
+@pytest.mark.parametrize(("real_count", "count", "k"), [(150, 90, 3), (40, 200, 1), (30, 30, 7)])
+def test_values_are_the_papers_definition(real_count: int, count: int, k: int):
+    rng = np.random.default_rng(3)
+    real, generated = rng.normal(size=(real_count, 5)), 0.8 * rng.normal(size=(count, 5)) + 0.4
+    found = precision_recall(real, generated, k, repeats=0)
+    assert found.precision.value == by_definition(generated, real, k)
+    assert found.recall.value == by_definition(real, generated, k)
+    assert 0 < found.recall.value < 1
+
+
+def test_interval_of_redrawn_halves_is_that_of_halves_computed_anew():
+    """Kept neighbours and candidates give what the definition gives on the same halves."""
+    rng = np.random.default_rng(4)
+    real, generated = rng.normal(size=(120, 4)), rng.normal(size=(100, 4)) + 0.7
+    found = precision_recall(real, generated, repeats=60, seed=5).precision
+    again = bootstrap_interval(
+        lambda r, g: by_definition(g, r, 3), real, generated, repeats=60, seed=5, halves=True
+    )
+    wilson = wilson_interval(found.value, 100)
+    assert found.value == again.value
+    assert found.interval[0] == pytest.approx(min(again.interval[0], wilson[0]), abs=1e-12)
+    assert found.interval[1] == pytest.approx(max(again.interval[1], wilson[1]), abs=1e-12)
+
+
+def test_intervals_cover_the_mean_at_that_number_of_samples():
+    rng = np.random.default_rng(5)
+
+    def draw(repeats: int):
+        real, generated = rng.normal(size=(100, 3)), 0.7 * rng.normal(size=(100, 3)) + 0.6
+        return precision_recall(real, generated, repeats=repeats)
+
+    truth = np.mean([[f.precision.value, f.recall.value] for f in (draw(0) for _ in range(400))], 0)
+    covered = []
+    for _ in range(100):
+        found = draw(100)
+        pairs = zip(truth, (found.precision, found.recall), strict=True)
+        covered.append([e.interval[0] <= t <= e.interval[1] for t, e in pairs])
+    assert (np.mean(covered, axis=0) >= 0.89).all()
+
+
+def test_distant_features_and_repeated_samples_keep_their_digits():
+    rng = np.random.default_rng(6)
+    real = rng.normal(size=(60, 4)).astype(np.float32)
+    near = precision_recall(real, real[:40], repeats=0)
+    far = precision_recall(real + np.float32(4096), real[:40] + np.float32(4096), repeats=0)
+    assert far.recall.value == pytest.approx(near.recall.value, abs=0.1)
+    collapsed = np.repeat(real[:1], 30, axis=0)  # its balls have no radius
+    found = precision_recall(real, collapsed, repeats=0)
+    assert found.precision.value == 1 and found.recall.value == pytest.approx(1 / 60)
+
+
+def test_memory_stays_flat(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "BLOCK", 2**16)  # half a megabyte
+    points = np.random.default_rng(7).normal(size=(2, 2000, 2))
+    tracemalloc.start()
+    precision_recall(*points, repeats=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2000 * 2000 * 8 / 2, "less than half of one matrix of distances"
+
+
+def test_too_few_samples_and_other_widths_are_refused():
+    points = np.random.default_rng(8).normal(size=(20, 4))
+    with pytest.raises(ValueError, match="8 of each"):
+        precision_recall(points, points[:7])
+    with pytest.raises(ValueError, match="one extractor"):
+        precision_recall(points, points[:, :3])
+    with pytest.raises(ValueError, match="k is 0"):
+        precision_recall(points, points, k=0)
+
+
+# Retrieval
+
+
+def test_perfect_features_find_every_caption():
+    features = np.random.default_rng(0).normal(size=(250, 16))
+    found = retrieval(features, 3 * features)  # the cosine does not see the length
+    assert found["R@1"].value == found["R@5"].value == 1
+    assert 0.97 < found["R@1"].interval[0] < 1
+
+
+def test_features_that_say_nothing_score_chance():
+    rng = np.random.default_rng(1)
+    found = retrieval(rng.normal(size=(3000, 8)), rng.normal(size=(3000, 8)))
+    assert found["R@1"].interval[0] < 0.01 < found["R@1"].interval[1]
+    assert found["R@5"].interval[0] < 0.05 < found["R@5"].interval[1]
+    for constant in (np.ones((300, 8)), np.zeros((300, 8))):
+        found = retrieval(constant, constant)
+        assert found["R@1"].value == pytest.approx(0.01)
+        assert found["R@5"].value == pytest.approx(0.05)
+
+
+def test_rank_among_all_captions_is_counted():
+    images = np.eye(4)
+    texts = np.array([[1.0, 0, 0, 0], [1, 0.9, 0, 0], [0, 1, 0.8, 0.9], [0.2, 0.2, 0.2, 0.4]])
+    # Nearest captions of each picture, by hand: 0: itself; 1: caption 1 (0.67) over 2 (0.64);
+    # 2: caption 2; 3: caption 3 (0.76) over 2 (0.57).
+    found = retrieval(images, texts, candidates=4, tops=(1, 2))
+    assert found["R@1"].value == 1
+    swapped = retrieval(images, texts[[1, 0, 2, 3]], candidates=4, tops=(1, 2))
+    assert swapped["R@1"].value == 0.5  # picture 0 ranks 2nd; picture 1 meets a caption at 0
+    assert swapped["R@2"].value == 0.75
+
+
+def test_equal_captions_share_the_hit():
+    features = np.random.default_rng(3).normal(size=(100, 8))
+    features[50:] = features[:50]  # each caption is there twice
+    found = retrieval(features, features)
+    assert found["R@1"].value == pytest.approx(0.5)
+    assert found["R@5"].value == 1
+
+
+def test_draw_of_candidates_repeats_and_does_not_depend_on_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rng = np.random.default_rng(4)
+    images = rng.normal(size=(400, 6))
+    texts = images + rng.normal(size=images.shape)
+    whole = retrieval(images, texts, seed=1)
+    monkeypatch.setattr(evaluation, "BLOCK", 5000)
+    assert retrieval(images, texts, seed=1) == whole
+    assert any(retrieval(images, texts, seed=s) != whole for s in (2, 3, 4))
+
+
+@pytest.mark.parametrize(("pictures", "captions"), [(99, 99), (120, 121)])
+def test_retrieval_needs_enough_pictures_and_their_captions(pictures: int, captions: int):
+    with pytest.raises(ValueError, match="one caption for each picture"):
+        retrieval(np.ones((pictures, 3)), np.ones((captions, 3)))
+
+
+# Intervals
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_interval_of_a_difference_redraws_both_samples_and_covers(halves: bool):
+    rng = np.random.default_rng(1)
+    covered = []
+    for seed in range(200):
+        first, second = rng.normal(0, 1, size=60), rng.normal(0.5, 2, size=90)
+        found = bootstrap_interval(
+            lambda a, b: b.mean() - a.mean(), first, second, seed=seed, halves=halves
+        )
+        covered.append(found.interval[0] <= 0.5 <= found.interval[1])
+    assert 0.89 <= np.mean(covered) <= 0.99
+
+
+def test_an_interval_ends_where_the_statistic_can_go_no_further():
+    sample = np.array([1.0] * 5 + [0.0] * 5)
+    commoner = lambda part: max(part.mean(), 1 - part.mean())  # noqa: E731
+    free = bootstrap_interval(commoner, sample, repeats=500)
+    cut = bootstrap_interval(commoner, sample, repeats=500, limits=(0.5, 1))
+    assert free.interval[0] < 0.5 and cut == Estimate(0.5, (0.5, free.interval[1]), 10)
+
+
+def test_estimate_reads_as_a_value_with_its_interval():
+    assert str(Estimate(0.5, (0.25, 0.75), 9)) == "0.5 (0.25 to 0.75)"
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 10), (3, 10), (10, 10), (480, 500)])
+def test_wilson_interval_is_scipys(successes: int, count: int):
+    expected = stats.binomtest(successes, count).proportion_ci(method="wilson")
+    assert wilson_interval(successes / count, count) == pytest.approx(tuple(expected), abs=1e-6)
+
+
+def test_blocks_cover_each_row_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "BLOCK", 70)
+    blocks = list(row_blocks(23, 10))
+    assert [part.stop - part.start for part in blocks] == [7, 7, 7, 2]
+    assert np.concatenate([np.arange(23)[part] for part in blocks]).tolist() == list(range(23))
+    assert len(list(row_blocks(5, 1000))) == 5

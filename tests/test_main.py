@@ -26,9 +26,9 @@ from t2i_course.commands.console import PRESETS
 from t2i_course.gan import read_config
 from t2i_course.image_decoder import ResidualDecoder
 from t2i_course.metrics.caption_matcher import CaptionMatcher
-from t2i_course.metrics.evaluation_result import LOG_FILE, read_lines
-from t2i_course.metrics.picture_network import NO_ENCODER
+from t2i_course.metrics.networks import NO_ENCODER
 from t2i_course.metrics.scene_features import SceneFeatures
+from t2i_course.report import LOG_FILE, read_lines
 from t2i_course.scenes import caption_parts, drawing
 from t2i_course.text_encoder import TextEncoder
 
@@ -388,8 +388,8 @@ def test_debugging_shows_the_traceback(home, monkeypatch):
 
 
 @pytest.fixture
-def judges(home, small_scenes) -> Path:
-    """Small networks that judge, a generator of 64 pixels, and scenes in the working folder."""
+def measuring(home, small_scenes) -> Path:
+    """Metric networks, a generator of 64 pixels, and scenes in the working folder."""
     shutil.copytree(small_scenes, "scenes")
     encoder = TextEncoder()
     named = {"name": encoder.name, "fingerprint": encoder.fingerprint, "pooling": "mean"}
@@ -407,13 +407,13 @@ EVALUATE = ("evaluate", "--model", "gan", "--data", "scenes", "--samples", "30",
 
 
 @pytest.fixture
-def here(judges, monkeypatch):
+def here(measuring, monkeypatch):
     """`--data scenes` draws 12,000 pictures; a path leads to the small set of that name."""
     return [*EVALUATE[:4], "./scenes", *EVALUATE[5:]]
 
 
-def test_evaluate_prints_a_table_and_writes_nothing(here, judges, capsys):
-    before = sorted(p for p in judges.rglob("*") if "cache" not in p.parts)
+def test_evaluate_prints_a_table_and_writes_nothing(here, measuring, capsys):
+    before = sorted(p for p in measuring.rglob("*") if "cache" not in p.parts)
     assert main(here) == 0
     out = capsys.readouterr().out
     assert out.startswith("gan on scenes, val: 30 pictures, one a caption, 8 bits, seed 0;")
@@ -421,23 +421,23 @@ def test_evaluate_prints_a_table_and_writes_nothing(here, judges, capsys):
     for metric in ("FD-scenes", "precision", "scene accuracy: all", "scene accuracy: background"):
         assert metric in table
     assert all(word in out for word in ("real", "shuffled captions", "left out: retrieval: 30"))
-    assert sorted(p for p in judges.rglob("*") if "cache" not in p.parts) == before
+    assert sorted(p for p in measuring.rglob("*") if "cache" not in p.parts) == before
 
 
-def test_evaluate_adds_rows_to_the_ledger_which_say_how_they_were_made(here, judges, capsys):
-    argv = [*here, "--split", "val_seen", "--seed", "5", "--ledger", "study"]
+def test_evaluate_adds_rows_to_the_ledger_which_say_how_they_were_made(here, measuring, capsys):
+    argv = [*here, "--seed", "5", "--ledger", "study"]
     assert main(argv) == 0
-    rows = {row.id: row for row in report.read_rows(judges / "results")}
-    row = rows["study-gan-fd-scenes-val-seen-n30-s5"]
-    assert (row.seeds, row.split, row.data) == ((5,), "val_seen", "scenes")
+    rows = {row.id: row for row in report.read_rows(measuring / "results")}
+    row = rows["study-gan-fd-scenes-val-n30-s5"]
+    assert (row.seeds, row.split, row.data) == ((5,), "val", "scenes")
     assert row.command == "python -m t2i_course " + " ".join(argv)
-    assert rows["study-real-scene-accuracy-all-val-seen-n30"].value >= 0.9
-    assert str(judges / "results" / "study.json") in capsys.readouterr().out
+    assert rows["study-real-scene-accuracy-all-val-n30"].value >= 0.9
+    assert str(measuring / "results" / "study.json") in capsys.readouterr().out
     assert main([*here, "--ledger", "study.json"]) == 0  # other rows: those stay
-    assert rows.keys() < {row.id for row in report.read_rows(judges / "results")}
+    assert rows.keys() < {row.id for row in report.read_rows(measuring / "results")}
 
 
-def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, judges, capsys):
+def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, measuring, capsys):
     captions = json.loads(Path("scenes/annotations/captions_val.json").read_text())["annotations"]
     texts = [entry["caption"] for entry in captions[::5]]
     Path("prompts.txt").write_text("\n".join(texts))
@@ -455,7 +455,7 @@ def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, 
     ("argv", "message"),
     [
         (["--model", "nothing"], "no checkpoint"),
-        (["--model", "tiny"], "pictures of 16 x 16 pixels cannot be judged as scenes"),
+        (["--model", "tiny"], "pictures of 16 x 16 pixels cannot be measured as scenes"),
         (["--samples", "1"], "1 samples: scenes has 200 captions in val"),
         (["--samples", "201"], "200 captions in val"),
         (["--seed", "-1"], "seed -1 is out of range"),
@@ -464,7 +464,6 @@ def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, 
             ["--data", "photos", "--model", "tiny", "--samples", "9"],
             "nothing to measure photos with",
         ),
-        (["--data", "photos", "--model", "tiny", "--split", "val_seen"], "no split val_seen"),
         (["--extractor", "none"], "no checkpoint"),
         (["--matcher", "scene-features"], "unknown model 'scene-features'"),
         (["--fid"], "30 drawn and 60 real pictures: FID needs more than 2048 of each"),
@@ -473,15 +472,15 @@ def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, 
         (["--device", "tpu"], "unknown device 'tpu'"),
     ],
 )
-def test_evaluate_refuses_what_cannot_work_in_one_line(here, judges, capsys, argv, message):
-    before = sorted(p for p in judges.rglob("*") if "cache" not in p.parts)
+def test_evaluate_refuses_what_cannot_work_in_one_line(here, measuring, capsys, argv, message):
+    before = sorted(p for p in measuring.rglob("*") if "cache" not in p.parts)
     assert message in error_line(capsys, [*here, *argv])
-    assert sorted(p for p in judges.rglob("*") if "cache" not in p.parts) == before
+    assert sorted(p for p in measuring.rglob("*") if "cache" not in p.parts) == before
 
 
-def test_evaluate_refuses_a_damaged_ledger_before_the_work(here, judges, capsys):
-    (judges / "results").mkdir()
-    (judges / "results" / "other.json").write_text("[")
+def test_evaluate_refuses_a_damaged_ledger_before_the_work(here, measuring, capsys):
+    (measuring / "results").mkdir()
+    (measuring / "results" / "other.json").write_text("[")
     assert "other.json is not JSON" in error_line(capsys, [*here, "--ledger", "study"])
 
 
@@ -527,8 +526,8 @@ def test_evaluate_refuses_bad_pictures_in_one_line(here, capsys, fault):
     assert fault in error_line(capsys, argv)
 
 
-def test_the_card_says_what_the_model_has_learnt_from(here, judges):
-    card = json.loads((judges / "checkpoints" / "tiny.json").read_text())
+def test_the_card_says_what_the_model_has_learnt_from(here, measuring):
+    card = json.loads((measuring / "checkpoints" / "tiny.json").read_text())
     file = Path("photos/annotations/captions_train2017.json")
     assert card["trained_on"] == [{
         "captions": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -536,7 +535,7 @@ def test_the_card_says_what_the_model_has_learnt_from(here, judges):
     }]  # fmt: skip
 
 
-def test_no_model_is_judged_on_what_it_has_learnt_from(here, judges, capsys):
+def test_no_model_is_judged_on_what_it_has_learnt_from(here, measuring, capsys):
     argv = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9"]
     for kind in ("", "annotations/captions_"):
         suffix = ".json" if kind else ""
@@ -544,7 +543,7 @@ def test_no_model_is_judged_on_what_it_has_learnt_from(here, judges, capsys):
     message = error_line(capsys, argv)
     assert "tiny has learnt from train2017, which shares pictures with val2014" in message
     assert "35,504 of val2014's 40,504" in message and "download --split val" in message
-    card = judges / "checkpoints" / "tiny.json"
+    card = measuring / "checkpoints" / "tiny.json"
     older = json.loads(card.read_text())
     del older["trained_on"]  # as cards were before
     card.write_text(json.dumps(older))
@@ -552,18 +551,18 @@ def test_no_model_is_judged_on_what_it_has_learnt_from(here, judges, capsys):
     assert "would train on train2017 and hold out val2014" in error_line(
         capsys, [*TRAIN, "--output", "other"]
     )
-    assert not (judges / "runs" / "other").exists()
+    assert not (measuring / "runs" / "other").exists()
 
 
-def test_an_older_card_is_read_and_its_silence_noted(here, judges, capsys):
-    card = judges / "checkpoints" / "gan.json"
+def test_an_older_card_is_read_and_its_silence_noted(here, measuring, capsys):
+    card = measuring / "checkpoints" / "gan.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"data": "photos"}))
     argv = ["evaluate", "--model", "gan", "--data", "photos", "--samples", "9"]
     assert main([*argv, "--extractor", "scene-features"]) == 0
     assert "the card of gan does not say which captions" in capsys.readouterr().err
 
 
-def test_evaluate_on_photos_gives_a_clip_score_and_a_grid(here, judges, capsys, tiny_clip):
+def test_evaluate_on_photos_gives_a_clip_score_and_a_grid(here, measuring, capsys, tiny_clip):
     argv = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9",
             "--clip-weights", str(tiny_clip), "--grid", "grid.png", "--ledger", "clip"]  # fmt: skip
     assert main(argv) == 0
@@ -571,7 +570,7 @@ def test_evaluate_on_photos_gives_a_clip_score_and_a_grid(here, judges, capsys, 
     assert "CLIP score" in out and "grid: grid.png" in out
     with Image.open("grid.png") as grid:
         assert grid.format == "PNG" and grid.width > 3 * 256 and grid.height > 3 * 100
-    rows = {row.id: row for row in report.read_rows(judges / "results")}
+    rows = {row.id: row for row in report.read_rows(measuring / "results")}
     assert rows.keys() == {
         f"clip-{judged}-clip-score-photos-val-n9"
         for judged in ("tiny", "real", "shuffled-captions")
@@ -589,7 +588,9 @@ def test_evaluate_on_photos_gives_a_clip_score_and_a_grid(here, judges, capsys, 
         (["--clip-weights", "photos"], "photos holds no whole CLIP"),
     ],
 )
-def test_evaluate_refuses_a_bad_grid_or_clip_before_the_work(here, judges, capsys, argv, message):
+def test_evaluate_refuses_a_bad_grid_or_clip_before_the_work(
+    here, measuring, capsys, argv, message
+):
     base = ["evaluate", "--model", "tiny", "--data", "photos", "--samples", "9"]
     assert message in error_line(capsys, [*base, *argv])
     assert not list(Path().glob("grid*"))
@@ -600,15 +601,15 @@ SCENES = ("train", "--data", "./scenes", "--steps", "6", "--batch-size", "4", "-
           "--evaluate-samples", "20")  # fmt: skip
 
 
-def test_training_writes_what_evaluate_would_say_into_its_log(here, judges, capsys):
+def test_training_writes_what_evaluate_would_say_into_its_log(here, measuring, capsys):
     assert main(SCENES) == 0
     out = capsys.readouterr().out
-    lines = read_lines(judges / "runs" / "watched" / LOG_FILE)
+    lines = read_lines(measuring / "runs" / "watched" / LOG_FILE)
     assert [line["step"] for line in lines] == [4, 6]
     assert [line for line in out.splitlines() if line.startswith("step 4: FD-scenes ")]
     argv = ["evaluate", "--model", "watched", "--data", "./scenes", "--samples", "20"]
     assert main([*argv, "--device", "cpu", "--ledger", "study"]) == 0
-    rows = {row.id: row for row in report.read_rows(judges / "results")}
+    rows = {row.id: row for row in report.read_rows(measuring / "results")}
     for metric, name in (("FD-scenes", "fd-scenes"), ("precision", "precision")):
         found = lines[1]["metrics"][metric]
         row = rows[f"study-watched-{name}-val-n20"]
@@ -617,23 +618,23 @@ def test_training_writes_what_evaluate_would_say_into_its_log(here, judges, caps
     plain = [word for word in SCENES if not word.startswith("--evaluate")]
     del plain[plain.index("4", plain.index("cpu")) :]
     assert main([*plain, "--restart"]) == 0  # evaluating does not touch the run
-    assert not (judges / "runs" / "watched" / LOG_FILE).exists()
+    assert not (measuring / "runs" / "watched" / LOG_FILE).exists()
 
 
-def test_evaluation_does_not_change_the_trained_weights(here, judges):
-    weights = judges / "checkpoints" / "watched.safetensors"
+def test_evaluation_does_not_change_the_trained_weights(here, measuring):
+    weights = measuring / "checkpoints" / "watched.safetensors"
     assert main(SCENES) == 0
     watched = weights.read_bytes()
     assert main([*SCENES, "--restart", "--evaluate-every", "0"]) == 0
     assert weights.read_bytes() == watched
 
 
-def test_a_resumed_run_loses_and_doubles_no_evaluation(here, judges):
+def test_a_resumed_run_loses_and_doubles_no_evaluation(here, measuring):
     argv = [*SCENES, "--steps", "30", "--checkpoint-every", "7", "--evaluate-every", "5"]
     argv += ["--evaluate-samples", "9"]
     assert main([*argv, "--output", "whole"]) == 0
     process = command(*argv, "--output", "parts")
-    state, log = (judges / "runs" / "parts" / name for name in (training.STATE_FILE, LOG_FILE))
+    state, log = (measuring / "runs" / "parts" / name for name in (training.STATE_FILE, LOG_FILE))
     deadline = time.monotonic() + 90
     while not (state.exists() and log.exists() and len(log.read_text().splitlines()) >= 2):
         assert process.poll() is None and time.monotonic() < deadline
@@ -642,14 +643,23 @@ def test_a_resumed_run_loses_and_doubles_no_evaluation(here, judges):
     process.communicate()
     assert torch.load(state, weights_only=True)["step"] < 30
     assert main([*argv, "--output", "parts", "--resume"]) == 0
-    whole = read_lines(judges / "runs" / "whole" / LOG_FILE)
+    whole = read_lines(measuring / "runs" / "whole" / LOG_FILE)
     assert [line["step"] for line in whole] == list(range(5, 31, 5))
     assert read_lines(log) == whole
 
 
 def test_photos_are_judged_by_a_network_that_learnt_from_them_without_labels(home, capsys):
-    judge = ["judge", "photo-features", "--data", "photos", "--steps", "10", "--device", "cpu"]
-    assert main(judge) == 0
+    network = [
+        "metric-network",
+        "photo-features",
+        "--data",
+        "photos",
+        "--steps",
+        "10",
+        "--device",
+        "cpu",
+    ]
+    assert main(network) == 0
     train = [*TRAIN[:-4], "--size", "64", "--output", "mine", "--device", "cpu"]
     assert main(train) == 0
     argv = ["evaluate", "--model", "mine", "--data", "photos", "--samples", "12", "--device", "cpu",
@@ -665,14 +675,14 @@ def test_photos_are_judged_by_a_network_that_learnt_from_them_without_labels(hom
     [
         (["--evaluate-every", "-1"], "evaluate_every must be 0 or more"),
         (["--evaluate-samples", "1"], "1 samples"),
-        (["--size", "16"], "cannot be judged as scenes"),
+        (["--size", "16"], "cannot be measured as scenes"),
         (["--data", "photos", "--size", "16", "--evaluate-samples", "9"], "nothing to measure"),
         (["--extractor", "none"], "no checkpoint"),
     ],
 )
-def test_train_refuses_an_evaluation_that_cannot_be(here, judges, capsys, argv, message):
+def test_train_refuses_an_evaluation_that_cannot_be(here, measuring, capsys, argv, message):
     assert message in error_line(capsys, [*SCENES, *argv])
-    assert not (judges / "runs" / "watched").exists()
+    assert not (measuring / "runs" / "watched").exists()
 
 
 # encoder
@@ -862,8 +872,17 @@ def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, mo
 
 
 def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scenes):
-    judge = ["judge", "captioner", "--data", str(small_scenes), "--steps", "10", "--device", "cpu"]
-    assert main(judge) == 0
+    network = [
+        "metric-network",
+        "captioner",
+        "--data",
+        str(small_scenes),
+        "--steps",
+        "10",
+        "--device",
+        "cpu",
+    ]
+    assert main(network) == 0
     argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2", "--device",
             "cpu", "--batch-size", "8", "--set", "width=8", "--output", "taught"]  # fmt: skip
     on = [*argv, "--set", "redescription=0.5"]
@@ -881,14 +900,13 @@ def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scen
     assert "reads pictures of 64 pixels, this run draws 32" in wrong
     photos = ["photos" if word == str(small_scenes) else word for word in restart]
     assert "knows scenes only: train one on these photos" in error_line(capsys, photos)
-    assert "scene-features read 64" in error_line(
-        capsys, ["judge", "scene-features", "--size", "32"]
-    )
+    small = ["metric-network", "scene-features", "--data", str(small_scenes), "--size", "32"]
+    assert "scene-features read pictures of 64 pixels, not 32" in error_line(capsys, small)
 
 
 def test_a_captioner_of_photos_teaches_a_generator_of_photos(home):
-    judge = ["judge", "captioner", "--data", "photos", "--size", "16", "--steps", "10"]
-    assert main([*judge, "--device", "cpu", "--output", "telling"]) == 0
+    network = ["metric-network", "captioner", "--data", "photos", "--size", "16", "--steps", "10"]
+    assert main([*network, "--device", "cpu", "--output", "telling"]) == 0
     assert json.loads((home / "checkpoints" / "telling.json").read_text())["data"] == "photos"
     told = ["--captioner", "telling", "--set", "redescription=1", "--output", "taught"]
     assert main([*TRAIN, "--model", "gan", "--set", "width=4", *told]) == 0

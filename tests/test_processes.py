@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2i_course import data, processes, report
-from t2i_course.metrics.evaluation_result import LOG_FILE, read_lines
+from t2i_course.report import LOG_FILE, read_lines
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TRAIN = ("train.py", "train", "--data", "photos", "--encoder", "encoder", "--size", "32",

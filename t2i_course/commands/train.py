@@ -30,8 +30,7 @@ from t2i_course import (
 )
 from t2i_course.commands.console import ADVERSARIAL, MODELS, first_process, given, note, say
 from t2i_course.data import PackedCaptions
-from t2i_course.metrics import evaluation_result, held_out, judged_pictures, protocol
-from t2i_course.metrics.instruments import load_instruments
+from t2i_course.metrics import held_out, protocol
 from t2i_course.photos import shared_pictures
 from t2i_course.scenes import caption_parts, drawing, mismatched_captions
 from t2i_course.style_decoder import GENERATORS
@@ -309,13 +308,14 @@ def _describing(
     if args.captioner is None and not drawn:
         raise ValueError(
             "the captioner that comes with the course knows scenes only: train one on these photos "
-            "with `python -m t2i_course judge captioner`, and name it with --captioner"
+            "with `python -m t2i_course metric-network captioner`: name it with --captioner"
         )
     network = captioner.load_captioner(encoder, args.captioner or captioner.NAME, device)
     if network.image_size != args.size:
         raise ValueError(
             f"the captioner reads pictures of {network.image_size} pixels, this run draws "
-            f"{args.size}: train one with `python -m t2i_course judge captioner --size {args.size}`"
+            f"{args.size}: train one with `python -m t2i_course metric-network captioner "
+            f"--size {args.size}`"
         )
     name = f"{Path(args.captioner or captioner.NAME).name} {network.fingerprint}"
     return captioner.redescription(network, encoder), {"captioner": name}
@@ -330,25 +330,24 @@ def _measuring(
 ) -> Callable[..., None]:
     """Return what evaluates a generator and writes a line into the run's log.
 
-    All processes draw; the first one judges.
+    All processes draw; the first one measures.
     """
     held = held_out.open_held_out(data, "val", args.size, args.on_bad_image, sys.stderr.isatty())
     rows = held_out.choose_captions(held, args.evaluate_samples)
     if first_process():
-        instruments = load_instruments(held, args.extractor, args.matcher, device=device)
+        networks = protocol.load_networks(held, args.extractor, args.matcher, device=device)
 
     def measure(step: int, generator: nn.Module, encoder: TextEncoder) -> None:
         # Of photos, training keeps features in half precision; `evaluate` does not.
         text = text_encoder.embed_captions(encoder, held.captions(rows), progress=False)  # [N, D]
-        images = judged_pictures.draw_together(generator, text)
-        if images is None:  # another process judges
+        images = held_out.draw_together(generator, text)
+        if images is None:  # another process measures
             return
-        judged = judged_pictures.JudgedPictures(run_folder.name, images, rows, seeds=(0,))
-        found = protocol.evaluate(judged, held, instruments, references=False)
-        evaluation_result.write_line(run_folder / evaluation_result.LOG_FILE, step, found)
+        pictures = held_out.GeneratedPictures(run_folder.name, images, rows, seeds=(0,))
+        found = protocol.evaluate(pictures, held, networks, references=False)
+        report.write_line(run_folder / report.LOG_FILE, step, found)
         if log is not None:
-            drawn = [m for m in found.measures if m.judged == judged.name]
-            log(step, {measure.metric: measure.estimate.value for measure in drawn})
+            log(step, {measure.metric: measure.estimate.value for measure in found.measures})
         tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
 
     return measure
@@ -409,7 +408,7 @@ def _ledger_rows(
 def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
     """Do what was asked for with a run that has begun before, or ask."""
     if args.restart or not state.exists():  # these are of a run that is no more
-        (state.parent / evaluation_result.LOG_FILE).unlink(missing_ok=True)
+        (state.parent / report.LOG_FILE).unlink(missing_ok=True)
         shutil.rmtree(state.parent / "tensorboard", ignore_errors=True)
     if args.restart:
         state.unlink(missing_ok=True)

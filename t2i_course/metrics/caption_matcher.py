@@ -2,7 +2,7 @@
 
 Two towers (radford2021clip): a picture network, and a small head on the text encoder's features.
 A symmetric InfoNCE loss pulls a picture and its caption together and pushes all others of the batch
-apart. No generator is trained against it, so that it can judge them. It learns from any data set
+apart. No generator is trained against it, so that it can measure them. It learns from any data set
 in COCO's layout: what it learnt on scenes says nothing about photos. Of photos it sees random cuts,
 neither mirrored nor recoloured, for their captions name sides and colours.
 """
@@ -10,21 +10,18 @@ neither mirrored nor recoloured, for their captions name sides and colours.
 from __future__ import annotations
 
 import os
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import runtime
-from t2i_course.data import Batch, pack, resolve_data
+from t2i_course.data import Batch
+from t2i_course.evaluation import retrieval
+from t2i_course.metrics.networks import PictureNetwork, Setting, Task, load_network
 from t2i_course.metrics.photo_features import random_view
-from t2i_course.metrics.picture_network import PictureNetwork, fit, load_judge, save_network
-from t2i_course.neighbours import retrieval
 from t2i_course.scenes import drawing
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_encoder import embed_captions, load_trained_encoder
 
 NAME = "caption-matcher"
 WIDTH = 128
@@ -87,70 +84,35 @@ class CaptionMatcher(nn.Module):
             return functional.normalize(found, dim=1).cpu().numpy()
 
 
-def train_caption_matcher(
-    data: str = "scenes",
-    output: str = NAME,
-    steps: int = 3000,
-    batch_size: int = 256,
-    size: int = 64,
-    seed: int = 0,
-    device: str | None = None,
-    encoder_name: str | None = None,
-    on_bad_image: str = "raise",
-    command: str = "",
-    progress: bool = True,
-) -> Path:
-    """Train it on the training pictures and captions, and write weights and model card.
+def prepare(setting: Setting) -> Task:
+    """A new network and its training, for `networks.train_network`.
 
-    Args:
-        data: "scenes", or a folder in COCO's layout.
-        output: name in `data/checkpoints`, or a path.
-        steps: updates.
-        batch_size: pairs a step: each caption has that many pictures to be told from.
-        size: side of the pictures, pixels.
-        seed: of weights, order and captions.
-        device: as `runtime.choose_device` takes it.
-        encoder_name: as `TextEncoder` takes it; the course's own by default.
-        on_bad_image: "raise" or "skip".
-        command: that trains it again, for the card.
-        progress: show a bar.
-
-    Returns:
-        The weights' file.
+    A step of 256 pairs gives each caption that many pictures to choose from.
     """
-    place = runtime.choose_device(device)
-    folder = resolve_data(data)
-    drawn = drawing.are_in(folder)
-    encoder = TextEncoder(encoder_name, device=place)
-    packed, text = {}, {}
-    for split in ("train", "val"):
-        packed[split] = pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
-        text[split] = embed_captions(encoder, packed[split].all_captions, progress=progress)
-    runtime.seed_everything(seed)
-    network = CaptionMatcher(encoder.width, size).to(place)
+    device, drawn = setting.device, drawing.are_in(setting.folder)
+    text = {
+        split: embed_captions(setting.encoder, packed.all_captions, progress=setting.progress)
+        for split, packed in (("train", setting.train), ("val", setting.val))
+    }
+    network = CaptionMatcher(setting.encoder.width, setting.train.size).to(device)
 
     def loss(batch: Batch) -> Tensor:
         images = batch.images  # [B, 3, S, S]
-        if not drawn:  # a few thousand photos are soon known by heart; a cut scene is another one
+        if not drawn:  # a few thousand photos are soon overfit; a scene that is cut is another one
             images = random_view(images, smallest=SMALLEST, cut_only=True)
         features = torch.from_numpy(np.asarray(text["train"][batch.caption_rows.numpy()]))
-        return network.loss(images.to(place), features.to(place))
+        return network.loss(images.to(device), features.to(device))
 
-    start = time.perf_counter()
-    losses = fit(network, loss, packed["train"], steps, batch_size, 1e-3, seed, place, progress)
-    seconds = time.perf_counter() - start
-    first = np.asarray(packed["val"].caption_starts[:-1])
-    candidates = min(100, len(first))
-    found = retrieval(
-        network.embed_images(packed["val"].images),
-        network.embed_text(text["val"][first]),
-        candidates,
-    )
-    metrics = {
-        f"{top} of real pictures among {candidates} captions, val": estimate.value
-        for top, estimate in found.items()
-    }
-    return save_network(output, network, metrics, folder, losses, seconds, command, seed, encoder)
+    def measure() -> dict[str, float]:
+        first = np.asarray(setting.val.caption_starts[:-1])
+        features = network.embed_images(setting.val.images), network.embed_text(text["val"][first])
+        candidates = min(100, len(first))
+        return {
+            f"{top} of real pictures among {candidates} captions, val": found.value
+            for top, found in retrieval(*features, candidates).items()
+        }
+
+    return Task(network, loss, measure, learning_rate=1e-3)
 
 
 def load_caption_matcher(
@@ -161,7 +123,22 @@ def load_caption_matcher(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    network, card = load_judge(name, {NAME: CaptionMatcher}, device)
+    network, card = load_network(name, {NAME: CaptionMatcher}, device)
     network.encoder = card["encoder"]
     network.name = f"caption-matcher {network.fingerprint[:8]}"
     return network
+
+
+def matched_text(
+    matcher: CaptionMatcher,
+    captions: list[str],
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Turn N captions into features in the matcher's space, float32 [N, E].
+
+    Raises:
+        ValueError: the matcher was trained with another text encoder than there is.
+    """
+    encoder = load_trained_encoder(matcher.encoder, matcher.name, device)
+    return matcher.embed_text(embed_captions(encoder, captions, progress=progress))

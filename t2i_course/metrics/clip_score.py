@@ -27,7 +27,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
-from t2i_course.estimates import Estimate, bootstrap_interval, feature_pair
+from t2i_course.evaluation import Estimate, bootstrap_interval, feature_pair
 from t2i_course.metrics.picture_features import check_pictures
 
 REMEDY = (

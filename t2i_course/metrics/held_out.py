@@ -1,28 +1,42 @@
-"""The held-out part of a data set: captions to draw from, and real pictures to compare with.
+"""What is compared: held-out captions and real pictures, and generated pictures of these captions.
 
-held = open_held_out("scenes", "val_seen")
-rows = choose_captions(held, 2000)        # the same ones for every generator
-key, images, words = other_real(held, 2000)  # real pictures that are not of the split
+held = open_held_out("scenes", "val")        # "test" is reported, and nothing is chosen by it
+rows = choose_captions(held, 2000)           # the same ones for every generator
+generator, encoder, _ = load_model("baseline")
+drawn = draw_captions("baseline", generator, encoder, held, rows, seed=0)
+drawn = match_captions(read_drawn("stars"), held)  # or of `generate --output-dir stars`
 """
 
 from __future__ import annotations
 
 import os
 import random
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2i_course.data import PackedCaptions, pack, resolve_data
+from t2i_course import runtime
+from t2i_course.data import PackedCaptions, pack, resolve_data, to_uint8
+from t2i_course.metrics.picture_features import read_pictures
 from t2i_course.photos.coco_folder import read_captions_file
 from t2i_course.photos.shards import ShardSplit, find_data
-from t2i_course.scenes import drawing
+from t2i_course.plots import pair_grid
+from t2i_course.scenes import accuracy, drawing
 from t2i_course.scenes.wording import Facts
+from t2i_course.text_encoder import TextEncoder, embed_captions
 
-SPLITS = {"val": None, "val_seen": False, "val_unseen": True}  # for `drawing.sample_scene`
+SPLITS = ("val", "test")
 OTHER_SEED = 1  # of the real pictures that are not of the split
+BATCH = 64  # pictures drawn at once
+PAIRS = 24  # in a grid
 
 
 @dataclass(frozen=True)
@@ -31,12 +45,12 @@ class HeldOut:
 
     Attributes:
         data: name of the data set, for the ledger.
-        split: "val", or "val_seen" or "val_unseen" of scenes.
+        split: "val" or "test".
         folder: the data set.
-        packed: all of val.
-        image_rows: int64 [R], the split's images in `packed.images`.
+        packed: the split.
         facts: what each of `packed.all_captions` states; None for photos.
-        subsets: "val_seen" or "val_unseen" for each of `packed.images`; None for photos.
+        subsets: of each of `packed.images`, such as "val_seen" or "val_unseen", whether train has
+            its pairs of shape and colour; None for photos.
         on_bad_image: what to do with a damaged picture, "raise" or "skip".
     """
 
@@ -44,7 +58,6 @@ class HeldOut:
     split: str
     folder: Path
     packed: PackedCaptions
-    image_rows: np.ndarray
     facts: list[Facts] | None
     subsets: list[str] | None
     on_bad_image: str = "raise"
@@ -69,43 +82,38 @@ def open_held_out(
 
     Args:
         data: "scenes", or a folder in COCO's layout or of shards.
-        split: one of `SPLITS`; photos have "val" only.
-        size: side of the pictures, pixels; scenes are judged at 64 only.
+        split: one of `SPLITS`.
+        size: side of the pictures, pixels; scenes are measured at 64 only.
         on_bad_image: "raise" or "skip", see `data.pack`.
         progress: show bars.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError, OSError: see `data.pack`; ValueError
-            also for a split that the data lack, and for scenes of another size.
+            also for another split, and for scenes of another size.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     folder = resolve_data(data)
-    found, drawn = find_data(folder, "val"), False
+    found, drawn = find_data(folder, split), False
     if not isinstance(found, ShardSplit):
         document = read_captions_file(found.captions_file)
         drawn = all("facts" in annotation for annotation in document["annotations"])
-    if not drawn and split != "val":
-        raise ValueError(f"{folder} has no split {split}, only scenes have: choose val")
     if drawn and size != drawing.SIDE:
         raise ValueError(
-            f"pictures of {size} x {size} pixels cannot be judged as scenes, which have "
+            f"pictures of {size} x {size} pixels cannot be measured as scenes, which have "
             f"{drawing.SIDE} x {drawing.SIDE}: draw them at that size"
         )
-    packed = pack(folder, "val", size, on_bad_image=on_bad_image, progress=progress)
-    rows = np.arange(len(packed))
+    packed = pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
     name = "scenes" if str(data) == "scenes" else folder.name
     if not drawn:
-        return HeldOut(name, split, folder, packed, rows, None, None, on_bad_image)
+        return HeldOut(name, split, folder, packed, None, None, on_bad_image)
     by_image: dict[int, list[Facts]] = {}
     for annotation in document["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation["facts"])
     facts = [stated for number in packed.image_ids.tolist() for stated in by_image[number]]
     known = {image["id"]: image.get("subset", "") for image in document["images"]}
     subsets = [known[number] for number in packed.image_ids.tolist()]
-    if split != "val":
-        rows = rows[np.array(subsets) == split]
-    return HeldOut(name, split, folder, packed, rows, facts, subsets, on_bad_image)
+    return HeldOut(name, split, folder, packed, facts, subsets, on_bad_image)
 
 
 def choose_captions(held: HeldOut, samples: int, seed: int = 0) -> np.ndarray:
@@ -122,8 +130,7 @@ def choose_captions(held: HeldOut, samples: int, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: N is below 2, or the split has fewer captions.
     """
-    starts = held.packed.caption_starts
-    first, number = starts[held.image_rows], np.diff(starts)[held.image_rows]  # [R]
+    first, number = held.packed.caption_starts[:-1], np.diff(held.packed.caption_starts)  # [R]
     if not 2 <= samples <= number.sum():
         raise ValueError(
             f"{samples} samples: {held.data} has {number.sum()} captions in {held.split}, and each "
@@ -136,25 +143,24 @@ def choose_captions(held: HeldOut, samples: int, seed: int = 0) -> np.ndarray:
 
 
 def other_real(
-    held: HeldOut, count: int, against: str = "val", progress: bool = False
+    held: HeldOut, count: int, against: str | None = None, progress: bool = False
 ) -> tuple[str, np.ndarray, str]:
     """Real pictures that are not in the reference, to stand where a generator's stand.
 
-    Of scenes they are new ones, drawn by the rule of the split with another seed, which no network
-    has seen. Of photos they are training pictures, or those of val where the training pictures are
-    the reference.
+    Of scenes they are new ones, drawn by the rule of the split with another seed. Of photos they
+    are training pictures, or the split's where the training pictures are the reference.
 
     Args:
         held: the data.
         count: N; of photos, no more than there are.
-        against: the split that `reference` named.
+        against: the split that `reference` named; by default the held-out one.
         progress: show a bar.
 
     Returns:
         A key for caches of their features; the pictures, uint8 [N, 3, S, S]; what they are.
     """
     if held.facts is None:
-        packed, split = held.packed, "val"
+        packed, split = held.packed, held.split
         if against != "train":
             size, choice = held.packed.size, held.on_bad_image
             packed = pack(held.folder, "train", size, on_bad_image=choice, progress=progress)
@@ -165,8 +171,8 @@ def other_real(
     pictures = []
     for index in tqdm(range(count), desc="drawing scenes", disable=not progress):
         rng = random.Random(f"real scenes {drawing.VERSION} {OTHER_SEED} {held.split} {index}")
-        unseen = SPLITS[held.split] if held.split != "val" else index % 2 == 1
-        pictures.append(np.asarray(drawing.render(drawing.sample_scene(rng, unseen))))
+        scene = drawing.sample_scene(rng, unseen=index % 2 == 1)
+        pictures.append(np.asarray(drawing.render(scene)))
     words = f"{count} new scenes of the kind of {held.split}, seed {OTHER_SEED}"
     key = f"scenes {drawing.VERSION}, {words}"
     return key, np.ascontiguousarray(np.moveaxis(np.stack(pictures), -1, 1)), words
@@ -183,11 +189,299 @@ def reference(held: HeldOut, more_than: int, progress: bool = False) -> tuple[st
     Returns:
         A key for caches of their features; the pictures, uint8 [R, 3, S, S]; their split's name.
     """
-    if len(held.image_rows) > more_than:
-        return f"{held.packed.key}, {held.split}", held.packed.images[held.image_rows], held.split
+    own = f"{held.packed.key}, {held.split}", held.packed.images, held.split
+    if len(held.packed) > more_than:
+        return own
     train = pack(
         held.folder, "train", held.packed.size, on_bad_image=held.on_bad_image, progress=progress
     )
-    if len(train) <= len(held.image_rows):
-        return f"{held.packed.key}, {held.split}", held.packed.images[held.image_rows], held.split
-    return train.key, train.images, "train"
+    return (train.key, train.images, "train") if len(train) > len(held.packed) else own
+
+
+# Generated pictures
+
+
+@dataclass(frozen=True)
+class GeneratedPictures:
+    """Pictures, one for each of N captions.
+
+    Attributes:
+        name: of what drew them, for tables and the ledger.
+        images: uint8 [N, 3, S, S].
+        caption_rows: int64 [N], in `HeldOut.packed.all_captions`.
+        seeds: of the noise.
+    """
+
+    name: str
+    images: np.ndarray
+    caption_rows: np.ndarray
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class DrawnFolder:
+    """Pictures of a folder with the captions that stand in its captions.json, a sample each.
+
+    Attributes:
+        name: of the folder.
+        images: uint8 [N, 3, S, S].
+        captions: N texts.
+        seeds: that the file names.
+    """
+
+    name: str
+    images: np.ndarray
+    captions: list[str]
+    seeds: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """S, or ValueError if the pictures are not square."""
+        height, width = self.images.shape[2:]
+        if height != width:
+            raise ValueError(
+                f"the pictures of {self.name} have {height} x {width} pixels (height x width): "
+                "real ones are cut to squares, so draw squares"
+            )
+        return height
+
+
+def draw_captions(
+    name: str,
+    generator: nn.Module,
+    encoder: TextEncoder,
+    held: HeldOut,
+    caption_rows: np.ndarray,
+    seed: int = 0,
+    progress: bool = False,
+) -> GeneratedPictures:
+    """Draw a picture for each of the captions: encode them (or find them in the cache), then draw.
+
+    Args:
+        name: of the generator, for tables and the ledger.
+        generator: in eval mode.
+        encoder: that it was trained with; see `generation.load_model`.
+        held: the data.
+        caption_rows: int64 [N], see `choose_captions`.
+        seed: of the noise.
+        progress: show bars.
+
+    Raises:
+        ValueError, FloatingPointError: see `draw_pictures`.
+    """
+    text = embed_captions(encoder, held.captions(caption_rows), progress=progress)  # [N, D]
+    images = draw_pictures(generator, text, seed, progress)
+    return GeneratedPictures(name, images, caption_rows, (seed,))
+
+
+def draw_varied(  # noqa: D417
+    name: str,
+    generator: nn.Module,
+    encoder: TextEncoder,
+    held: HeldOut,
+    captions: int = 100,
+    count: int = 8,
+    seed: int = 0,
+    progress: bool = False,
+) -> GeneratedPictures | None:
+    """Draw several pictures of each of some captions, to see how much they differ.
+
+    Of captions of scenes that name all of one object but its place, its diameter and its shade; see
+    `accuracy.names_all`.
+
+    Args:
+        name, generator, encoder, held, seed, progress: as in `draw_captions`.
+        captions: so many at most.
+        count: pictures of each.
+
+    Returns:
+        The pictures; None of photos, and where no caption is such a one.
+    """
+    if held.facts is None:
+        return None
+    rows = choose_captions(held, len(held.facts))
+    rows = np.array([row for row in rows if accuracy.names_all(held.facts[row])][:captions], int)
+    if not len(rows):
+        return None
+    return draw_captions(name, generator, encoder, held, np.repeat(rows, count), seed, progress)
+
+
+def draw_pictures(
+    generator: nn.Module,
+    features: np.ndarray | Tensor,
+    seed: int = 0,
+    progress: bool = False,
+    rank: int = 0,
+    processes: int = 1,
+) -> np.ndarray:
+    """Draw a picture for each caption, rounded to 8 bits.
+
+    Args:
+        generator: in eval mode.
+        features: [N, D], of the captions.
+        seed: of the noise, one vector a caption: the same for fewer captions, on every device.
+        progress: show a bar.
+        rank: the number of this process, if several share the work.
+        processes: how many do; each draws every so many batches one, see `draw_together`.
+
+    Returns:
+        uint8 [N, 3, S, S]; of several processes, this one's part.
+
+    Raises:
+        ValueError: the seed is out of range.
+        FloatingPointError: the generator draws what is not a finite number.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed {seed} is out of range: choose 0 to {2**32 - 1}")
+    device = next(generator.parameters()).device
+    source = torch.Generator().manual_seed(seed)
+    width = getattr(generator, "noise_dim", 0)
+    pictures = [np.empty((0, 3, generator.image_size, generator.image_size), dtype=np.uint8)]
+    with torch.no_grad(), tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
+        for number, start in enumerate(range(0, len(features), BATCH)):
+            part = features[start : start + BATCH]
+            text = (
+                part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, np.float32))
+            )
+            # Always as many: torch's numbers depend on how many are drawn at once.
+            noise = torch.randn(BATCH, width, generator=source)[: len(text)]  # [B, Z]
+            if number % processes != rank:
+                continue
+            images = generator(text.to(device), noise.to(device)).float()
+            if not images.isfinite().all():
+                raise FloatingPointError("the generator draws values that are not finite: train it "
+                                         "anew, with a lower learning rate")  # fmt: skip
+            pictures.append(to_uint8(images).cpu().numpy())
+            bar.update(len(text))
+    return np.concatenate(pictures)
+
+
+def draw_together(
+    generator: nn.Module, features: np.ndarray | Tensor, seed: int = 0
+) -> np.ndarray | None:
+    """Draw as `draw_pictures` does, shared by the processes that `accelerate` or torchrun started.
+
+    Returns:
+        uint8 [N, 3, S, S] in the first process, None in the others.
+    """
+    state = PartialState()
+    rank, processes = state.process_index, state.num_processes
+    mine = draw_pictures(generator, features, seed, rank=rank, processes=processes)
+    parts = gather_object([mine])
+    if rank > 0:
+        return None
+    batch_of = np.arange(len(features)) // BATCH  # [N]
+    drawn = np.empty((len(features), *mine.shape[1:]), dtype=np.uint8)
+    for process, part in enumerate(parts):
+        drawn[batch_of % processes == process] = part
+    return drawn
+
+
+def read_drawn(folder: str | os.PathLike[str], progress: bool = False) -> DrawnFolder:
+    """Read a folder of drawn pictures; of several samples of a prompt, the first.
+
+    Args:
+        folder: holds RGB pictures of one size, and captions.json in COCO's form, which lists all
+            of them, as `generate --output-dir` writes it.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: no folder, no captions.json, or a listed picture is
+            not there.
+        ValueError: see `read_pictures` and `read_captions_file`; also a picture that is not listed,
+            or without a caption.
+    """
+    folder = Path(folder).expanduser()
+    file = folder / "captions.json"
+    if folder.is_dir() and not file.is_file():
+        raise FileNotFoundError(
+            f"no captions.json in {folder}: without captions, pictures cannot be measured. Draw "
+            "them with `generate --output-dir`, which writes it."
+        )
+    pictures = read_pictures(folder, progress=progress)
+    document = read_captions_file(file)
+    listed = {image["file_name"]: image for image in document["images"]}
+    place = {name: index for index, name in enumerate(pictures.names)}
+    if missing := sorted(listed.keys() - place.keys()):
+        raise FileNotFoundError(
+            f"{folder / missing[0]} is missing, but captions.json lists it ({len(missing)} of "
+            f"{len(listed)} are): copy them all"
+        )
+    if unknown := sorted(place.keys() - listed.keys()):
+        raise ValueError(f"{folder / unknown[0]} has no caption: captions.json does not list it")
+    texts: dict[int, str] = {}
+    for annotation in document["annotations"]:
+        texts.setdefault(annotation["image_id"], annotation["caption"].strip())
+    rows, captions, seeds = [], [], set()
+    for name, image in listed.items():
+        if image["id"] not in texts:
+            raise ValueError(f"{folder / name} has no caption in captions.json: add it")
+        if image.get("sample", 0) == 0:
+            rows.append(place[name])
+            captions.append(texts[image["id"]])
+            seeds |= {image["seed"]} if type(image.get("seed")) is int else set()
+    if not rows:
+        raise ValueError(f"{file} lists no first sample (sample 0) of any prompt")
+    return DrawnFolder(folder.resolve().name, pictures.images[rows], captions, tuple(sorted(seeds)))
+
+
+def match_captions(
+    drawn: DrawnFolder, held: HeldOut, samples: int | None = None
+) -> GeneratedPictures:
+    """Find the captions of drawn pictures in the data, each as often as it stands there.
+
+    Args:
+        drawn: the pictures.
+        held: the data.
+        samples: N, the first ones; None for all.
+
+    Raises:
+        ValueError: a caption is not one of the split, or there are fewer pictures than N.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, caption in enumerate(held.packed.all_captions):
+        rows_of.setdefault(caption.strip(), []).append(row)
+    foreign = [caption for caption in drawn.captions if caption not in rows_of]
+    if foreign:
+        raise ValueError(
+            f"{len(foreign)} of {len(drawn.captions)} captions of {drawn.name} are not captions of "
+            f"{held.data}, {held.split}, such as {foreign[0][:60]!r}: draw from that split's, or "
+            "name other data"
+        )
+    kept, rows = [], []
+    for index, caption in enumerate(drawn.captions):
+        if rows_of[caption]:
+            kept.append(index)
+            rows.append(rows_of[caption].pop(0))
+    if left := len(drawn.captions) - len(kept):
+        warnings.warn(
+            f"{left} pictures of {drawn.name} left out: their captions stand in {held.split} less "
+            "often, and one sample a caption is measured",
+            stacklevel=2,
+        )
+    if len(kept) < max(2, samples or 2):
+        raise ValueError(
+            f"{drawn.name} holds {len(kept)} pictures of different captions, "
+            f"{max(2, samples or 2)} are needed: draw more, or ask for fewer (--samples)"
+        )
+    kept, rows = np.array(kept)[:samples], np.array(rows)[:samples]
+    return GeneratedPictures(drawn.name, drawn.images[kept], rows, drawn.seeds)
+
+
+def write_pairs(file: Path, drawn: GeneratedPictures, held: HeldOut, count: int = PAIRS) -> None:
+    """Write a PNG file of pictures beside the real ones of the same captions.
+
+    Nobody chooses them: they are the first of those that are measured.
+
+    Args:
+        file: where to; see `generation.check_picture_path`.
+        drawn: the pictures.
+        held: the data that the captions are of.
+        count: pairs; fewer if there are fewer pictures.
+    """
+    rows = drawn.caption_rows[:count]
+    pairs = drawn.images[:count], held.packed.images[held.images_of(rows)]
+    figure = pair_grid(*map(torch.from_numpy, pairs), held.captions(rows))
+    with runtime.atomic_file(file) as partial:
+        figure.savefig(partial, format="png", dpi=figure.dpi)
+    plt.close(figure)

@@ -9,18 +9,15 @@ generators on one data set, and is never a FID.
 from __future__ import annotations
 
 import os
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import runtime
-from t2i_course.data import Batch, pack, resolve_data, to_float, to_uint8
-from t2i_course.metrics.picture_network import PictureNetwork, fit, load_judge, save_network
-from t2i_course.neighbours import retrieval
+from t2i_course.data import Batch, to_float, to_uint8
+from t2i_course.evaluation import retrieval
+from t2i_course.metrics.networks import PictureNetwork, Setting, Task, load_network
 
 NAME = "photo-features"
 TEMPERATURE = 0.2
@@ -114,61 +111,26 @@ class PhotoFeatures(nn.Module):
         return functional.cross_entropy(logits, own)
 
 
-def train_photo_features(
-    data: str,
-    output: str = f"my-{NAME}",
-    steps: int = 3000,
-    batch_size: int = 256,
-    size: int = 64,
-    seed: int = 0,
-    device: str | None = None,
-    on_bad_image: str = "raise",
-    command: str = "",
-    progress: bool = True,
-) -> Path:
-    """Train it on the training pictures, and write weights and model card.
-
-    Args:
-        data: a folder in COCO's layout, or of shards; its captions are not used.
-        output: name in `data/checkpoints`, or a path.
-        steps: updates.
-        batch_size: pictures a step.
-        size: side of the pictures, pixels.
-        seed: of weights, order and views.
-        device: as `runtime.choose_device` takes it.
-        on_bad_image: "raise" or "skip".
-        command: that trains it again, for the card.
-        progress: show a bar.
-
-    Returns:
-        The weights' file.
-    """
-    place, folder = runtime.choose_device(device), resolve_data(data)
-    train, val = (
-        pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
-        for split in ("train", "val")
-    )
-    runtime.seed_everything(seed)
-    network = PhotoFeatures(size).to(place)
+def prepare(setting: Setting) -> Task:
+    """A new network and its training, for `networks.train_network`; captions are not used."""
+    network, device = PhotoFeatures(setting.train.size).to(setting.device), setting.device
 
     def loss(batch: Batch) -> Tensor:
-        return network.loss(*(random_view(batch.images).to(place) for _ in range(2)))
+        return network.loss(*(random_view(batch.images).to(device) for _ in range(2)))
 
-    start = time.perf_counter()
-    losses = fit(network, loss, train, steps, batch_size, 2e-3, seed, place, progress)
-    seconds = time.perf_counter() - start
-    draw = torch.Generator().manual_seed(0)
-    held = to_float(torch.from_numpy(np.array(val.images[:1000])))  # [N, 3, S, S]
-    views = (to_uint8(random_view(held, draw)) for _ in range(2))
-    with torch.inference_mode():
-        features = [functional.normalize(network(view), dim=1).cpu().numpy() for view in views]
-    candidates = min(100, len(held))
-    found = retrieval(*features, candidates)
-    metrics = {
-        f"{top} of another view of the same picture among {candidates}, val": estimate.value
-        for top, estimate in found.items()
-    }
-    return save_network(output, network, metrics, folder, losses, seconds, command, seed)
+    def measure() -> dict[str, float]:
+        draw = torch.Generator().manual_seed(0)
+        held = to_float(torch.from_numpy(np.array(setting.val.images[:1000])))  # [N, 3, S, S]
+        views = (to_uint8(random_view(held, draw)) for _ in range(2))
+        with torch.inference_mode():
+            features = [functional.normalize(network(view), dim=1).cpu().numpy() for view in views]
+        candidates = min(100, len(held))
+        return {
+            f"{top} of another view of the same picture among {candidates}, val": found.value
+            for top, found in retrieval(*features, candidates).items()
+        }
+
+    return Task(network, loss, measure)
 
 
 def load_photo_features(
@@ -179,7 +141,7 @@ def load_photo_features(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    network, card = load_judge(name, {NAME: PhotoFeatures}, device)
+    network, card = load_network(name, {NAME: PhotoFeatures}, device)
     network.name = (
         f"photo-features {network.fingerprint[:8]} of {card['data']}, without labels, "
         f"{network.width} features at {network.picture.image_size} px"

@@ -1,15 +1,16 @@
 """The evaluation protocol, in one place: for the command line, for training, for notebooks.
 
     held = open_held_out("scenes", "val")
-    instruments = load_instruments(held)
-    found = evaluate(judged, held, instruments)       # judged: see `judged_pictures`
-    print(found)
+    networks = load_networks(held)
+    found = evaluate(pictures, held, networks)        # pictures: see `metrics.held_out`
+    print(found)                                      # a table
+    report.add_rows("gan.json", found.rows("gan", command))
 
 What it holds to, and a thesis that quotes its numbers has to state:
 - One picture a caption, rounded to 8 bits; captions chosen by `choose_captions`, noise by its seed.
 - Distances, precision and recall to the real pictures of the same split; where these are fewer than
   a covariance needs, to the training pictures, and the row says so.
-- Beside the judged pictures, real ones: for distances as many others (`other_real`), which says
+- Beside the generated pictures, real ones: for distances as many others (`other_real`), which says
   how near one can come at this N; for captions the split's own, with the same captions.
 - On photos the result says which split that is, and how far a FID is from those of papers.
 - Beside the fit to the captions, the fit to captions of others (`derangement`): chance.
@@ -22,31 +23,40 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
+from t2i_course import generation
+from t2i_course.checkpoints import read_card
 from t2i_course.evaluation import (
     Estimate,
-    cached_features,
-    extract_features,
+    bootstrap_interval,
     frechet,
     kernel_distance,
     precision_recall,
     retrieval,
 )
-from t2i_course.fid import InceptionFeatures
-from t2i_course.metrics.clip_score import clip_score
-from t2i_course.metrics.evaluation_result import REAL, SHUFFLED, Evaluation, Measure
-from t2i_course.metrics.held_out import HeldOut, other_real, reference
-from t2i_course.metrics.instruments import Instruments, matched_text
-from t2i_course.metrics.judged_pictures import JudgedPictures
-from t2i_course.metrics.picture_features import Extractor, cached_arrays
+from t2i_course.metrics import photo_features
+from t2i_course.metrics.caption_matcher import CaptionMatcher, load_caption_matcher, matched_text
+from t2i_course.metrics.clip_score import ClipNetwork, clip_score
+from t2i_course.metrics.held_out import GeneratedPictures, HeldOut, other_real, reference
+from t2i_course.metrics.inception import InceptionFeatures
+from t2i_course.metrics.picture_features import (
+    Extractor,
+    cached_arrays,
+    cached_features,
+    extract_features,
+)
+from t2i_course.metrics.scene_features import load_scene_features
 from t2i_course.photos.shards import find_data
+from t2i_course.report import REAL, SHUFFLED, Evaluation, Measure
 from t2i_course.scenes import accuracy as scene_accuracy
-from t2i_course.scenes import oracle
+from t2i_course.scenes import authored_wordings, oracle
+from t2i_course.text_encoder import TextEncoder
 
 CANDIDATES = 100  # captions among which a picture looks for its own
 NEIGHBOUR = 3  # k of precision and recall
@@ -55,49 +65,136 @@ WIDE_REPEATS = 20
 PAPERS_SAMPLES, PAPERS_SPLIT = 30_000, "val2014"  # of a FID on COCO
 
 
-def evaluate(
-    judged: JudgedPictures,
+# The networks that measure
+
+
+@dataclass(frozen=True)
+class MetricNetworks:
+    """The networks that measure; None for those that do not.
+
+    Attributes:
+        extractor: features for distances, precision and recall.
+        matcher: for retrieval.
+        inception: features for FID.
+        clip: for the CLIP score.
+        device: of the matcher's text encoder.
+    """
+
+    extractor: Extractor | None = None
+    matcher: CaptionMatcher | None = None
+    inception: InceptionFeatures | None = None
+    clip: ClipNetwork | None = None
+    device: torch.device | str | None = None
+
+
+def load_networks(
     held: HeldOut,
-    instruments: Instruments,
+    extractor: str | None = None,
+    matcher: str | None = None,
+    fid: bool = False,
+    inception_weights: str | Path | None = None,
+    clip_weights: str | Path | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> MetricNetworks:
+    """Load what fits the data: for scenes the course's own networks, for photos those named.
+
+    Args:
+        held: the data.
+        extractor: trained `scene_features` or `photo_features`, by name or path; None for the
+            course's scene-features on scenes and for none on photos, of which they know nothing.
+        matcher: a trained `caption_matcher`, in the same way.
+        fid: measure FID, too.
+        inception_weights: a file of Inception's weights, which also asks for FID; None loads the
+            published ones if `fid` is asked for.
+        clip_weights: a folder of CLIP's weights, or their name on the hub, which also asks for the
+            CLIP score; None for none.
+        device: of all of them.
+        progress: show a bar if Inception's weights must be downloaded.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: weights are missing or damaged; ValueError also if
+            nothing is left to measure with.
+    """
+    drawn, found = held.facts is not None, {}
+    if extractor is not None or drawn:
+        load = load_scene_features
+        if extractor is not None and _kind(extractor) == photo_features.NAME:
+            load = photo_features.load_photo_features
+        found["extractor"] = load(*filter(None, [extractor]), device=device)
+    if matcher is not None or drawn:
+        found["matcher"] = load_caption_matcher(*filter(None, [matcher]), device=device)
+    if fid or inception_weights is not None:
+        found["inception"] = InceptionFeatures(inception_weights, device, progress)
+    if clip_weights is not None:
+        found["clip"] = ClipNetwork(clip_weights, device)
+    if not found:
+        raise ValueError(
+            f"nothing to measure {held.data} with, for the course's networks know scenes only: "
+            "give --fid or --clip-weights, or train networks on these photos and name them with "
+            "--extractor and --matcher"
+        )
+    return MetricNetworks(**found, device=device)
+
+
+def _kind(name: str) -> str:
+    """Say what a checkpoint is; of one that is not there, the loader says so better."""
+    try:
+        return read_card(name)["model"]
+    except FileNotFoundError:
+        return ""
+
+
+# Measuring
+
+
+def evaluate(
+    pictures: GeneratedPictures,
+    held: HeldOut,
+    networks: MetricNetworks,
     references: bool = True,
     repeats: int = 200,
     progress: bool = False,
+    varied: GeneratedPictures | None = None,
 ) -> Evaluation:
     """Measure pictures by the protocol.
 
     Args:
-        judged: N pictures, one a caption.
+        pictures: N of them, one a caption.
         held: the data whose captions they show.
-        instruments: that measure.
+        networks: that measure.
         references: measure real pictures and shuffled captions, too.
         repeats: of the bootstrap; with Inception's features, 20 at most.
         progress: show bars.
+        varied: several pictures of each of some captions (`held_out.draw_varied`), for the variety
+            within a caption.
 
     Raises:
         ValueError: too few pictures for a FID that is asked for, or for anything at all; pictures
             that a network cannot read; a matcher whose text encoder is another now.
     """
-    if judged.name in (REAL, SHUFFLED):  # a folder may be called so
-        judged = replace(judged, name=f"{judged.name} (judged)")
-    run = _Run(judged, held, instruments, references, repeats, progress)
-    if instruments.inception is not None:
-        check_samples(len(judged.images), held, instruments.inception.width)
-    measures: list[Measure] = []
-    left_out: list[str] = []
-    notes: list[str] = []
-    for part in (_distances, _scene_accuracy, _retrieval, _clip_score):
-        for found in part(run):
-            if isinstance(found, Measure):
-                measures.append(found)
-            elif isinstance(found, _Note):
-                notes.append(found.text)
-            else:
-                left_out.append(found)
-    if not measures:
-        raise ValueError(f"nothing could be measured: {'; '.join(left_out)}")
+    if pictures.name in (REAL, SHUFFLED):  # a folder may be called so
+        pictures = replace(pictures, name=f"{pictures.name} (generated)")
+    if networks.inception is not None:
+        check_samples(len(pictures.images), held, networks.inception.width)
+    run = _Run(pictures, held, networks, references, repeats, progress, [], [], [])
+    if networks.extractor is None and networks.inception is None:
+        run.left_out.append(
+            "distances, precision and recall: no extractor was given for these data"
+        )
+    for extractor in filter(None, (networks.extractor, networks.inception)):
+        _distances(run, extractor)
+    _scene_accuracy(run)
+    if varied is not None:
+        _variety(run, varied)
+    _retrieval(run)
+    if networks.clip is not None:
+        _clip_score(run, networks.clip)
+    if not run.measures:
+        raise ValueError(f"nothing could be measured: {'; '.join(run.left_out)}")
     return Evaluation(
-        judged.name, held.data, held.split, len(judged.images), judged.seeds,
-        tuple(measures), tuple(left_out), tuple(notes),
+        pictures.name, held.data, held.split, len(pictures.images), pictures.seeds,
+        tuple(run.measures), tuple(run.left_out), tuple(run.notes),
     )  # fmt: skip
 
 
@@ -118,22 +215,29 @@ def check_samples(samples: int, held: HeldOut, width: int = InceptionFeatures.wi
 
 
 @dataclass(frozen=True)
-class _Note:
-    """A line for the reader of the result."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class _Run:
-    """The arguments of `evaluate`."""
+    """The arguments of `evaluate`, and what is found."""
 
-    judged: JudgedPictures
+    pictures: GeneratedPictures
     held: HeldOut
-    instruments: Instruments
+    networks: MetricNetworks
     references: bool
     repeats: int
     progress: bool
+    measures: list[Measure]
+    left_out: list[str]
+    notes: list[str]
+
+    def add(
+        self, source: str, metric: str, value: Estimate, what: str,
+        reader: Extractor | CaptionMatcher | ClipNetwork | str, seconds: float,
+        share: bool = False, split: str | None = None,
+    ) -> None:  # fmt: skip
+        """Note a number; see `Measure`."""
+        if not isinstance(reader, str):
+            reader = f"{reader.name} ({reader.fingerprint})"
+        split = split or self.held.split
+        self.measures.append(Measure(source, metric, value, what, reader, split, seconds, share))
 
     def own_real(self, rows: np.ndarray) -> np.ndarray:
         """Real pictures [N, 3, S, S] of the captions in these rows."""
@@ -144,83 +248,72 @@ class _Run:
         digest = hashlib.sha256(np.asarray(rows, dtype=np.int64).tobytes()).hexdigest()[:16]
         return f"{self.held.packed.key}, captions {digest}, {reader}"
 
+    def others(self, images: np.ndarray, metric: str) -> np.ndarray | None:
+        """Rows of captions of other images; None, and the reason noted, where there are none."""
+        try:
+            return scene_accuracy.derangement(images.tolist())
+        except ValueError as error:
+            self.left_out.append(f"{SHUFFLED}, {metric}: {error}")
+            return None
 
-def _distances(run: _Run) -> Iterator[Measure | _Note | str]:
-    """Frechet distance, kernel distance, precision and recall, for each extractor."""
-    extractors = run.instruments.extractor, run.instruments.inception
-    if extractors == (None, None):
-        yield "distances, precision and recall: no extractor was given for these data"
-        return
-    for extractor in filter(None, extractors):
-        frechet_name, kernel_name, suffix = _distance_names(run, extractor)
-        key, images, split = reference(run.held, extractor.width, run.progress)
-        real = _real_features(run, extractor, key, images)
-        against = f"to {len(real):,} real pictures of {split}"
-        sets = {run.judged.name: run.judged.images}
-        if run.references:
-            count = len(run.judged.images)
-            other_key, sets[REAL], others = other_real(run.held, count, split, run.progress)
+
+def _distances(run: _Run, extractor: Extractor) -> None:
+    """Frechet distance, kernel distance, precision and recall."""
+    fd, kernel, suffix = _distance_names(run, extractor)
+    key, images, split = reference(run.held, extractor.width, run.progress)
+    real = _real_features(run, extractor, key, images)
+    drawn = extract_features(extractor, run.pictures.images, progress=run.progress)
+    sets = {run.pictures.name: (drawn, "")}
+    if run.held.facts is None:
+        run.notes.extend(_reference_notes(run, fd, len(real), split))
+    if run.references:
+        key, images, words = other_real(run.held, len(drawn), split, run.progress)
+        sets[REAL] = _real_features(run, extractor, key, images), f"; of {words}"
         if run.held.facts is None:
-            yield from _reference_notes(run, frechet_name, len(real), split)
-            if run.references:
-                yield _Note(f"{frechet_name}, column {REAL}: {others}")
-        repeats = min(run.repeats, WIDE_REPEATS) if extractor.width > WIDE else run.repeats
-        reader = f"{extractor.name} ({extractor.fingerprint})"
-        for name, pictures in sets.items():
-            start = time.perf_counter()
-            features = (
-                _real_features(run, extractor, other_key, pictures)
-                if name == REAL
-                else extract_features(extractor, pictures, progress=run.progress)
+            run.notes.append(f"{fd}, column {REAL}: {words}")
+    against = f"{len(real):,} real pictures of {split}"
+    repeats = min(run.repeats, WIDE_REPEATS) if extractor.width > WIDE else run.repeats
+    for source, (features, of) in sets.items():
+        few, start = min(len(real), len(features)), time.perf_counter()
+        found: dict[str, tuple[Estimate, str]] = {}
+        if few > extractor.width:
+            found[fd] = frechet(real, features, repeats), f"squared Frechet distance to {against}"
+        else:
+            run.left_out.append(
+                f"{fd}, {source}: {len(features)} pictures and {len(real)} real ones, "
+                f"more than {extractor.width} of each are needed"
             )
-            values: dict[str, tuple[Estimate, str]] = {}
-            few = min(len(real), len(features))
-            if few > extractor.width:
-                value = frechet(real, features, repeats)
-                values[frechet_name] = value, f"{frechet_name}, squared Frechet distance {against}"
-            else:
-                yield (
-                    f"{frechet_name}, {name}: {len(features)} pictures and {len(real)} real ones, "
-                    f"more than {extractor.width} of each are needed"
-                )
-            if few >= 3:
-                value = kernel_distance(real, features)
-                values[kernel_name] = value, f"{kernel_name}, squared, cubic kernel, {against}"
-            if few >= 2 * NEIGHBOUR + 2:
-                both = precision_recall(real, features, NEIGHBOUR, run.repeats)
-                words = f"k = {NEIGHBOUR}, against {against[3:]}"
-                values[f"precision{suffix}"] = both.precision, f"precision, {words}"
-                values[f"recall{suffix}"] = both.recall, f"recall, {words}"
-            seconds = time.perf_counter() - start
-            for metric, (value, what) in values.items():
-                what += f"; of {others}" if name == REAL else ""
-                share = metric.startswith(("precision", "recall"))
-                yield Measure(
-                    name, metric, value, what, reader, run.held.split, seconds, share
-                )  # fmt: skip
+        if few >= 3:
+            found[kernel] = kernel_distance(real, features), f"squared, cubic kernel, to {against}"
+        if few >= 2 * NEIGHBOUR + 2:
+            both = precision_recall(real, features, NEIGHBOUR, run.repeats)
+            for name, share in both._asdict().items():
+                found[name + suffix] = share, f"k = {NEIGHBOUR}, against {against}"
+        seconds = time.perf_counter() - start
+        for metric, (value, what) in found.items():
+            share = metric.startswith(("precision", "recall"))
+            run.add(source, metric, value, f"{metric}, {what}{of}", extractor, seconds, share)
 
 
-def _reference_notes(run: _Run, metric: str, real: int, split: str) -> Iterator[_Note]:
+def _reference_notes(run: _Run, metric: str, real: int, split: str) -> list[str]:
     """Say which photos the distances are to, and what a FID of so many samples is worth."""
-    held, name = run.held, find_data(run.held.folder, split).name
+    held, name, samples = run.held, find_data(run.held.folder, split).name, len(run.pictures.images)
     where = split if split == name else f"{split} ({name})"
-    why = ""
-    if split != held.split:
-        why = f", as {len(held.image_rows):,} of {held.split} are too few for it"
-    yield _Note(
+    why = f", as {len(held.packed):,} of {held.split} are too few for it" * (split != held.split)
+    notes = [
         f"{metric} to {real:,} real pictures of {where}{why}; all at {held.packed.size} pixels"
-    )
-    samples = len(run.judged.images)
+    ]
     if metric == "FID" and (samples < PAPERS_SAMPLES or name != PAPERS_SPLIT):
-        yield _Note(
+        notes.append(
             f"FID of N={samples:,} samples; papers use {PAPERS_SAMPLES:,} of {PAPERS_SPLIT}: not "
             "comparable"
         )
+    return notes
 
 
 def _distance_names(run: _Run, extractor: Extractor) -> tuple[str, str, str]:
     """What the two distances are called, and what follows on "precision" and "recall"."""
-    if extractor is run.instruments.inception:
+    if extractor is run.networks.inception:
         short = f"Inception-v3 {extractor.fingerprint[:8]}"
         kernel = "KID" if extractor.published else f"kernel distance, {short}"
         return extractor.metric, kernel, f", {short}"
@@ -235,60 +328,82 @@ def _real_features(run: _Run, extractor: Extractor, key: str, images: np.ndarray
     )
 
 
-def _scene_accuracy(run: _Run) -> Iterator[Measure | str]:
+def _scene_accuracy(run: _Run) -> None:
     """Share of pictures with all stated facts right, and its parts."""
-    held, rows = run.held, run.judged.caption_rows
+    held, rows = run.held, run.pictures.caption_rows
     if held.facts is None:
-        yield f"scene accuracy: the captions of {held.data} come without facts, only scenes' do"
+        run.left_out.append(
+            f"scene accuracy: the captions of {held.data} come without facts, only scenes' do"
+        )
         return
+    start, images = time.perf_counter(), held.images_of(rows)
     facts = [held.facts[row] for row in rows.tolist()]
-    images = held.images_of(rows)
     subsets = [held.subsets[row] for row in images.tolist()]
-    start = time.perf_counter()
-    scenes = scene_accuracy.read_scenes(run.judged.images, run.progress)
-    results = [(run.judged.name, scene_accuracy.check_scenes(scenes, facts), facts, subsets)]
+    scenes = scene_accuracy.read_scenes(run.pictures.images, run.progress)
+    verdicts = scene_accuracy.check_scenes(scenes, facts)
+    results = {run.pictures.name: (verdicts, facts, subsets)}
     if run.references:
         reader = hashlib.sha256(Path(oracle.__file__).read_bytes()).hexdigest()[:16]
-        real = cached_arrays(
+        verdicts = cached_arrays(
             run.real_key(rows, f"verdicts of the oracle {reader}"),
-            lambda: {"verdicts": scene_accuracy.judge(run.own_real(rows), facts, run.progress)},
+            lambda: {
+                "verdicts": scene_accuracy.check_images(run.own_real(rows), facts, run.progress)
+            },
         )["verdicts"]
-        results.append((REAL, real, facts, subsets))
-        others, reason = _others(images)
-        if reason:
-            yield f"shuffled captions, scene accuracy: {reason}"
-        else:
+        results[REAL] = verdicts, facts, subsets
+        others = run.others(images, "scene accuracy")
+        if others is not None:
             stated, kinds = [facts[k] for k in others], [subsets[k] for k in others]
-            verdicts = scene_accuracy.check_scenes(scenes, stated)
-            results.append((SHUFFLED, verdicts, stated, kinds))
+            results[SHUFFLED] = scene_accuracy.check_scenes(scenes, stated), stated, kinds
     seconds = time.perf_counter() - start
-    names = {name: split for split, name in scene_accuracy.SUBSETS.items()}
-    for name, verdicts, stated, kinds in results:
-        for part, share in scene_accuracy.accuracy(verdicts, stated, kinds).items():
-            asked = f"{part} facts of the caption right in the picture, share"
-            if part not in scene_accuracy.KINDS:
-                asked = f"everything right that the caption states, share, {part}"
-            yield Measure(
-                name, f"scene accuracy: {part}", share, asked, "oracle",
-                names.get(part, held.split), seconds, True,
-            )  # fmt: skip
+    splits = {name: f"{held.split}_{key}" for key, name in scene_accuracy.SUBSETS.items()}
+    for source, found in results.items():
+        for part, share in scene_accuracy.accuracy(*found).items():
+            what = f"everything right that the caption states, share, {part}"
+            if part in scene_accuracy.KINDS:
+                what = f"{part} facts of the caption right in the picture, share"
+            metric = f"scene accuracy: {part}"
+            run.add(source, metric, share, what, "oracle", seconds, True, splits.get(part))
 
 
-def _retrieval(run: _Run) -> Iterator[Measure | str]:
+def _variety(run: _Run, varied: GeneratedPictures) -> None:
+    """Standard deviations, within a caption, of what the captions leave open."""
+    start = time.perf_counter()
+    rows, count = np.unique(varied.caption_rows, return_counts=True)
+    facts = [run.held.facts[row] for row in rows.tolist()]
+    read = scene_accuracy.read_scenes(varied.images, run.progress)
+    order = np.argsort(varied.caption_rows, kind="stable")
+    groups = np.split(order, np.cumsum(count)[:-1])
+    sets = {varied.name: [[read[k] for k in group] for group in groups]}
+    if run.references:
+        pairs = zip(facts, count.tolist(), strict=True)
+        sets[REAL] = [scene_accuracy.scenes_like(stated, number) for stated, number in pairs]
+    for source, scenes in sets.items():
+        found = scene_accuracy.variety(scenes, facts, run.repeats)
+        if not found:
+            run.left_out.append(f"variety, {source}: hardly any picture shows what is stated")
+        for name, value in found.items():
+            what = f"standard deviation of {name} within a caption, {count.max()} pictures of each"
+            run.add(source, f"variety: {name}", value, what, "oracle", time.perf_counter() - start)
+
+
+def _retrieval(run: _Run) -> None:
     """Does a picture find its caption among 100? One caption an image."""
-    matcher, held = run.instruments.matcher, run.held
+    matcher, held, pictures = run.networks.matcher, run.held, run.pictures
     if matcher is None:
-        yield "retrieval: no caption matcher was given for these data"
+        run.left_out.append("retrieval: no caption matcher was given for these data")
         return
-    first = np.sort(np.unique(held.images_of(run.judged.caption_rows), return_index=True)[1])
-    rows = run.judged.caption_rows[first]
+    first = np.sort(np.unique(held.images_of(pictures.caption_rows), return_index=True)[1])
+    rows = pictures.caption_rows[first]
     if len(rows) < CANDIDATES:
-        yield f"retrieval: {len(rows)} pictures of different images, {CANDIDATES} are needed"
+        run.left_out.append(
+            f"retrieval: {len(rows)} pictures of different images, {CANDIDATES} are needed"
+        )
         return
     start = time.perf_counter()
-    text = matched_text(matcher, held.captions(rows), run.instruments.device, run.progress)
-    drawn = matcher.embed_images(run.judged.images[first])
-    sets = {run.judged.name: (drawn, text)}
+    text = matched_text(matcher, held.captions(rows), run.networks.device, run.progress)
+    drawn = matcher.embed_images(pictures.images[first])
+    sets = {pictures.name: (drawn, text)}
     if run.references:
         real = cached_features(
             run.real_key(rows, f"matcher {matcher.fingerprint}"),
@@ -296,29 +411,24 @@ def _retrieval(run: _Run) -> Iterator[Measure | str]:
         )
         others = scene_accuracy.derangement(range(len(rows)))
         sets |= {REAL: (real, text), SHUFFLED: (drawn, text[others])}
-    for name, (pictures, captions) in sets.items():
-        found = retrieval(pictures, captions, CANDIDATES)
-        seconds = time.perf_counter() - start
+    for source, pair in sets.items():
+        found = retrieval(*pair, CANDIDATES)
         for metric, share in found.items():
             what = f"{metric}, share of pictures that find their caption among {CANDIDATES}"
-            reader = f"{matcher.name} ({matcher.fingerprint})"
-            yield Measure(name, metric, share, what, reader, held.split, seconds, True)
+            run.add(source, metric, share, what, matcher, time.perf_counter() - start, True)
 
 
-def _clip_score(run: _Run) -> Iterator[Measure | _Note | str]:
+def _clip_score(run: _Run, clip: ClipNetwork) -> None:
     """Mean CLIP score with the own captions, of real pictures, and with captions of others."""
-    clip, held, rows = run.instruments.clip, run.held, run.judged.caption_rows
-    if clip is None:
-        return
-    start = time.perf_counter()
+    start, held, rows = time.perf_counter(), run.held, run.pictures.caption_rows
     captions, images = held.captions(rows), held.images_of(rows)
     digest = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
     text = cached_features(
         f"captions {digest}, CLIP {clip.fingerprint}",
         lambda: clip.embed_captions(captions, progress=run.progress),
     )
-    drawn = clip.embed_images(run.judged.images, progress=run.progress)
-    sets = {run.judged.name: (drawn, text)}
+    drawn = clip.embed_images(run.pictures.images, progress=run.progress)
+    sets = {run.pictures.name: (drawn, text)}
     if run.references:
         different, place = np.unique(images, return_inverse=True)  # an image has several captions
         real = cached_features(
@@ -326,23 +436,58 @@ def _clip_score(run: _Run) -> Iterator[Measure | _Note | str]:
             lambda: clip.embed_images(held.packed.images[different], progress=run.progress),
         )
         sets[REAL] = real[place], text
-        others, reason = _others(images)
-        if reason:
-            yield f"shuffled captions, CLIP score: {reason}"
-        else:
+        others = run.others(images, "CLIP score")
+        if others is not None:
             sets[SHUFFLED] = drawn, text[others]
-    found = {name: clip_score(*pair, run.repeats) for name, pair in sets.items()}
-    seconds = time.perf_counter() - start
-    what, reader = "CLIP score, mean of 100 max(cos, 0)", f"{clip.name} ({clip.fingerprint})"
-    for name, score in found.items():
-        yield Measure(name, "CLIP score", score, what, reader, held.split, seconds, False)
+    found = {source: clip_score(*pair, run.repeats) for source, pair in sets.items()}
+    what, seconds = "CLIP score, mean of 100 max(cos, 0)", time.perf_counter() - start
+    for source, score in found.items():
+        run.add(source, "CLIP score", score, what, clip, seconds)
     if cut := clip.count_cut(captions):
-        yield _Note(f"CLIP score: {cut:,} captions are cut at {clip.max_tokens} tokens")
+        run.notes.append(f"CLIP score: {cut:,} captions are cut at {clip.max_tokens} tokens")
 
 
-def _others(images: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """Rows of captions of other images, or why there are none."""
-    try:
-        return scene_accuracy.derangement(images.tolist()), ""
-    except ValueError as error:
-        return None, str(error)
+def evaluate_captions(
+    name: str,
+    generator: nn.Module,
+    encoder: TextEncoder,
+    file: str | Path,
+    count: int = 5,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure scene accuracy on captions of other authors, which come with what they state.
+
+    Args:
+        name: of the generator, for tables and the ledger.
+        generator: in eval mode.
+        encoder: that reads its prompts.
+        file: captions and facts, as in `benchmarks/own_words.txt`.
+        count: pictures of each; intervals are bootstrapped over captions.
+        seed: of the noise.
+        progress: show bars.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a line that is no caption with its facts.
+    """
+    start, split = time.perf_counter(), Path(file).stem
+    captions, facts = zip(*authored_wordings.read_file(Path(file)), strict=True)
+    batches = generation.sample(generator, encoder, captions, count, seed, progress)
+    scenes = scene_accuracy.read_scenes(torch.cat(list(batches)), progress)
+    owners = np.repeat(np.arange(len(facts)), count)
+    number = np.array([len(stated["objects"]) for stated in facts])
+    measures = []
+    for source, rows in ((name, owners), (SHUFFLED, owners[scene_accuracy.derangement(owners)])):
+        verdicts = scene_accuracy.check_scenes(scenes, [facts[row] for row in rows])
+        right = (verdicts != 0).all(axis=1).reshape(-1, count)  # [captions, pictures]
+        parts = {"all": right}
+        if source == name:
+            parts |= {n: right[number == k] for k, n in scene_accuracy.NUMBERS.items()}
+        for part, of in parts.items():
+            if len(of):
+                share = bootstrap_interval(np.mean, of.astype(float), limits=(0, 1))
+                what = f"everything right that a caption of {Path(file).name} states, share, {part}"
+                seconds = time.perf_counter() - start
+                measures.append(Measure(source, f"scene accuracy: {part}", share, what, "oracle",
+                                        split, seconds, True))  # fmt: skip
+    return Evaluation(name, "scenes", split, len(scenes), (seed,), tuple(measures), each=count)

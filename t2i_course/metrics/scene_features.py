@@ -12,18 +12,15 @@ places. Whatever they were not trained to tell, they may still miss.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course import runtime
-from t2i_course.data import Batch, pack
-from t2i_course.metrics.picture_network import GRID, PictureNetwork, fit, load_judge, save_network
+from t2i_course.data import Batch
+from t2i_course.metrics.networks import GRID, PictureNetwork, Setting, Task, load_network
 from t2i_course.scenes import drawing
 
 NAME = "scene-features"
@@ -156,48 +153,28 @@ def attribute_accuracy(
     return {name: torch.cat(parts).double().mean().item() for name, parts in right.items()}
 
 
-def train_scene_features(
-    output: str = NAME,
-    steps: int = 3000,
-    batch_size: int = 128,
-    seed: int = 0,
-    device: str | None = None,
-    command: str = "",
-    progress: bool = True,
-) -> Path:
-    """Train the network on the training scenes, and write weights and model card.
+def prepare(setting: Setting) -> Task:
+    """A new network and its training, for `networks.train_network`.
 
-    Args:
-        output: name in `data/checkpoints`, or a path.
-        steps: updates.
-        batch_size: pictures a step.
-        seed: of weights and order.
-        device: as `runtime.choose_device` takes it.
-        command: that trains it again, for the card.
-        progress: show a bar.
-
-    Returns:
-        The weights' file.
+    Raises:
+        FileNotFoundError: the data are not scenes.
+        ValueError: the pictures are not of 64 pixels.
     """
-    place = runtime.choose_device(device)
-    runtime.seed_everything(seed)
-    network = SceneFeatures().to(place)
-    folder = drawing.make_scenes(progress=progress)
-    train, val = (
-        pack(folder, split, drawing.SIDE, progress=progress) for split in ("train", "val")
-    )
-    labels = {k: v.to(place) for k, v in read_attributes(folder, "train").items()}
+    if setting.train.size != drawing.SIDE:
+        raise ValueError(f"{NAME} read pictures of {drawing.SIDE} pixels, not {setting.train.size}")
+    network, device = SceneFeatures().to(setting.device), setting.device
+    labels = {k: v.to(device) for k, v in read_attributes(setting.folder, "train").items()}
 
     def loss(batch: Batch) -> Tensor:
-        rows = batch.image_rows.to(place)
-        return network.loss(batch.images.to(place), {k: v[rows] for k, v in labels.items()})
+        rows = batch.image_rows.to(device)
+        return network.loss(batch.images.to(device), {k: v[rows] for k, v in labels.items()})
 
-    start = time.perf_counter()
-    losses = fit(network, loss, train, steps, batch_size, 2e-3, seed, place, progress)
-    seconds = time.perf_counter() - start
-    shares = attribute_accuracy(network, val.images, read_attributes(folder, "val"))
-    metrics = {f"{name} read right, val": share for name, share in shares.items()}
-    return save_network(output, network, metrics, None, losses, seconds, command, seed)
+    def measure() -> dict[str, float]:
+        known = read_attributes(setting.folder, "val")
+        shares = attribute_accuracy(network, setting.val.images, known)
+        return {f"{name} read right, val": share for name, share in shares.items()}
+
+    return Task(network, loss, measure, batch_size=128)
 
 
 def load_scene_features(
@@ -208,6 +185,6 @@ def load_scene_features(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    network, card = load_judge(name, {NAME: SceneFeatures}, device)
+    network, card = load_network(name, {NAME: SceneFeatures}, device)
     network.name = f"scene-features {network.fingerprint[:8]}, {network.width} features at 64 px"
     return network

@@ -4,28 +4,30 @@ Only scenes can be asked this, since their captions come with what they state. A
 beside the shares of two other sets: real pictures, and the same pictures judged against captions of
 others (`derangement`), which says how much is right by accident.
 
-    verdicts = judge(images, facts)              # each picture against its own caption
+    verdicts = check_images(images, facts)       # each picture against its own caption
     accuracy(verdicts, facts)["all"]             # Estimate: 0.31 (0.29 to 0.33)
     others = derangement(range(len(images)))     # each picture gets another one's caption
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from t2i_course.estimates import Estimate, wilson_interval
+from t2i_course.evaluation import Estimate, bootstrap_interval, wilson_interval
 from t2i_course.metrics.picture_features import check_pictures
-from t2i_course.scenes.drawing import SIDE, Scene
+from t2i_course.scenes.drawing import SIDE, Scene, sample_scene
 from t2i_course.scenes.oracle import check_facts, read_picture
-from t2i_course.scenes.wording import Facts
+from t2i_course.scenes.wording import ATTRIBUTES, Facts
 
 KINDS = ("color", "shape", "size", "count", "relation", "background", "corner")
 NUMBERS = {1: "one object", 2: "two objects", 3: "three objects"}
-SUBSETS = {"val_seen": "seen pairs", "val_unseen": "unseen pairs"}
+SUBSETS = {"seen": "seen pairs", "unseen": "unseen pairs"}
 
 
 def read_scenes(images: np.ndarray | Tensor, progress: bool = False) -> list[Scene]:
@@ -67,7 +69,7 @@ def check_scenes(found: Sequence[Scene], facts: Sequence[Facts]) -> np.ndarray:
     return verdicts
 
 
-def judge(
+def check_images(
     images: np.ndarray | Tensor, facts: Sequence[Facts], progress: bool = False
 ) -> np.ndarray:
     """Read pictures and compare them with their captions: `check_scenes` of `read_scenes`."""
@@ -83,8 +85,8 @@ def accuracy(
     Args:
         verdicts: int8 [N, 7] of `check_scenes`.
         facts: the N captions' facts.
-        subsets: "val_seen" or "val_unseen" for each caption's image: whether every (shape, colour)
-            pair in it occurs in train; other values are passed over.
+        subsets: of each caption's image, such as "val_seen" or "val_unseen": whether every (shape,
+            colour) pair in it occurs in train; other values are passed over.
 
     Returns:
         By name: "all" that a caption states is right; the same by the number of objects that it
@@ -102,10 +104,68 @@ def accuracy(
     parts |= {name: whole[objects == number] for number, name in NUMBERS.items()}
     if subsets is not None:
         _check_length("subsets", subsets, len(verdicts))
-        parts |= {name: whole[np.array(subsets) == key] for key, name in SUBSETS.items()}
+        kinds = np.array([subset.rpartition("_")[2] for subset in subsets])
+        parts |= {name: whole[kinds == key] for key, name in SUBSETS.items()}
     for column, kind in enumerate(KINDS):
         parts[kind] = verdicts[verdicts[:, column] >= 0, column] == 1
     return {name: _share(right) for name, right in parts.items() if len(right)}
+
+
+def names_all(stated: Facts) -> bool:
+    """Whether a caption is of one object and leaves only place, diameter and shade open."""
+    things = stated["objects"]
+    return (
+        stated["background"] is not None and len(things) == 1 and set(things[0]) == set(ATTRIBUTES)
+    )
+
+
+def variety(
+    scenes: Sequence[Sequence[Scene]], facts: Sequence[Facts], repeats: int = 200
+) -> dict[str, Estimate]:
+    """How much pictures of one caption differ in what it leaves open.
+
+    Of the pictures that show what is stated, the standard deviation within a caption: root mean
+    square over captions, bootstrapped over them.
+
+    Args:
+        scenes: read from several pictures of each of K captions.
+        facts: of the captions, for which `names_all` holds.
+        repeats: of the bootstrap.
+
+    Returns:
+        "place, px", of the object's centre across and down; "diameter, px"; "shade, levels" of 255,
+        of the three channels. Empty if fewer than two captions have two right pictures each.
+    """
+    variances = []
+    for read, stated in zip(scenes, facts, strict=True):
+        shown = [scene.objects[0] for scene in read if all(check_facts(stated, scene).values())]
+        if len(shown) > 1:
+            values = np.array([(o.x, o.y, o.diameter, *o.rgb) for o in shown]).var(axis=0, ddof=1)
+            variances.append((values[:2].mean(), values[2], values[3:].mean()))
+    if len(variances) < 2:
+        return {}
+    names = ("place, px", "diameter, px", "shade, levels")
+    return {
+        name: bootstrap_interval(lambda v: np.sqrt(v.mean()), np.array(column), repeats=repeats)
+        for name, column in zip(names, zip(*variances, strict=True), strict=True)
+    }
+
+
+def scenes_like(stated: Facts, count: int, seed: int = 0) -> list[Scene]:
+    """Draw scenes of one object by the rule of the data set that show what a caption states.
+
+    Args:
+        stated: for which `names_all` holds.
+        count: number of scenes.
+        seed: of the draws.
+    """
+    (wanted,) = stated["objects"]
+    rng, found = random.Random(f"scenes like {sorted(wanted.items())} {seed}"), []
+    while len(found) < count:
+        (thing,) = sample_scene(rng, shares={"one": 1}).objects
+        if (thing.color, thing.size) == (wanted["color"], wanted["size"]):
+            found.append(Scene(stated["background"], (replace(thing, shape=wanted["shape"]),)))
+    return found
 
 
 def derangement(groups: Iterable[Hashable], seed: int = 0) -> np.ndarray:

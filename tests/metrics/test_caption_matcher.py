@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from t2i_course import data
+from t2i_course.evaluation import retrieval
 from t2i_course.metrics.caption_matcher import (
     CaptionMatcher,
     load_caption_matcher,
-    train_caption_matcher,
+    matched_text,
+    prepare,
 )
-from t2i_course.neighbours import retrieval
+from t2i_course.metrics.networks import train_network
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder, embed_captions
 
@@ -60,18 +62,20 @@ def test_photos_are_cut_and_scenes_are_not(folder, as_photos, tmp_path, monkeypa
         return loss(network, images, text)
 
     monkeypatch.setattr(CaptionMatcher, "loss", watched)
-    train_caption_matcher(
-        str(place), str(tmp_path / "few"), steps=4, batch_size=48, device="cpu", progress=False
-    )
+    train_network(
+        prepare, str(place), tmp_path / "few", steps=4, batch_size=48, device="cpu",
+        encoder=TextEncoder(device="cpu"), progress=False,
+    )  # fmt: skip
     packed = data.to_float(torch.from_numpy(np.array(data.pack(place, "train", 64).images)))
     whole = torch.stack([(packed == image).flatten(1).all(1).any() for image in torch.cat(seen)])
     assert whole.all() if kind == "scenes" else not whole.any()
 
 
 def test_training_finds_the_captions_of_training_pictures(folder, tmp_path):
-    file = train_caption_matcher(
-        str(folder), str(tmp_path / "few"), steps=60, batch_size=32, device="cpu", progress=False,
-        command="test",
+    encoder = TextEncoder(device="cpu")
+    file = train_network(
+        prepare, str(folder), tmp_path / "few", steps=60, batch_size=32, device="cpu",
+        encoder=encoder, progress=False, command="test",
     )  # fmt: skip
     card = json.loads(file.with_suffix(".json").read_text())
     assert card["data"] == "scenes" and card["license"] == "Apache-2.0"
@@ -79,10 +83,24 @@ def test_training_finds_the_captions_of_training_pictures(folder, tmp_path):
     matcher = load_caption_matcher(tmp_path / "few", "cpu")
     assert matcher.encoder["name"] == "caption-bert" and card["sha256"][:16] == matcher.fingerprint
     packed = data.pack(folder, "train", 64, progress=False)
-    encoder = TextEncoder(device="cpu")
     text = embed_captions(encoder, [packed.all_captions[i] for i in packed.caption_starts[:-1]])
     found = retrieval(matcher.embed_images(packed.images), matcher.embed_text(text), 40)
     assert found["R@5"].value > 0.3  # chance is 5 in 40
     shuffled = np.roll(text, 1, axis=0)
     chance = retrieval(matcher.embed_images(packed.images), matcher.embed_text(shuffled), 40)
     assert chance["R@5"].value < found["R@5"].value - 0.15
+
+
+def test_captions_reach_the_matchers_space_through_its_own_encoder(tiny_bert):
+    torch.manual_seed(0)
+    matcher, encoder = CaptionMatcher(32, width=16).eval(), TextEncoder(tiny_bert)
+    matcher.encoder = {"name": str(tiny_bert), "fingerprint": encoder.fingerprint,
+                       "pooling": "mean"}  # fmt: skip
+    captions = ["a red circle", "two small blue stars", "a red circle"]
+    found = matched_text(matcher, captions)
+    with torch.no_grad():
+        expected = matcher.embed_text(encoder(captions).sentence)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    matcher.encoder = matcher.encoder | {"fingerprint": "f" * 16}
+    with pytest.raises(ValueError, match="reads by another encoder"):
+        matched_text(matcher, captions)

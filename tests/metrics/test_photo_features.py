@@ -6,14 +6,15 @@ import torch
 from torch.nn import functional
 
 from t2i_course import data
-from t2i_course.metrics import held_out, instruments, picture_features
+from t2i_course.metrics import held_out, picture_features, protocol
+from t2i_course.metrics.networks import train_network
 from t2i_course.metrics.photo_features import (
     NAME,
     TEMPERATURE,
     PhotoFeatures,
     load_photo_features,
+    prepare,
     random_view,
-    train_photo_features,
 )
 
 
@@ -75,13 +76,13 @@ def test_loss_is_that_of_equation_1():
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("trained") / "features"
-    train_photo_features(str(folder), str(output), steps=60, batch_size=32, size=32,
+    train_network(prepare, str(folder), output, steps=60, batch_size=32, size=32,
                          device="cpu", command="test", progress=False)  # fmt: skip
     return output
 
 
 def test_after_training_views_find_each_other_better_than_before(folder, trained, tmp_path):
-    train_photo_features(str(folder), str(tmp_path / "new"), steps=10, batch_size=2, size=32,
+    train_network(prepare, str(folder), tmp_path / "new", steps=10, batch_size=2, size=32,
                          device="cpu", command="test", progress=False)  # fmt: skip
     name = "R@1 of another view of the same picture among 40, val"
     cards = [json.loads(path.with_suffix(".json").read_text())
@@ -102,11 +103,11 @@ def test_the_loaded_network_names_itself_and_is_an_extractor_for_photos(folder, 
     with pytest.raises(ValueError, match="3 x 32 x 32"):
         network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     held = held_out.open_held_out(folder, size=32)
-    found = instruments.load_instruments(held, extractor=str(trained), device="cpu")
+    found = protocol.load_networks(held, extractor=str(trained), device="cpu")
     assert found.extractor.fingerprint == network.fingerprint and found.matcher is None
 
 
 def test_it_is_no_matcher(folder, trained):
     held = held_out.open_held_out(folder, size=32)
     with pytest.raises(ValueError, match=f"unknown model '{NAME}'"):
-        instruments.load_instruments(held, matcher=str(trained), device="cpu")
+        protocol.load_networks(held, matcher=str(trained), device="cpu")

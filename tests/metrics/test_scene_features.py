@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from t2i_course import data
-from t2i_course.evaluation import extract_features
 from t2i_course.metrics import scene_features
+from t2i_course.metrics.networks import train_network
+from t2i_course.metrics.picture_features import extract_features
 from t2i_course.metrics.scene_features import (
     VALUES,
     SceneFeatures,
     attribute_accuracy,
     load_scene_features,
+    prepare,
     read_attributes,
-    train_scene_features,
 )
 from t2i_course.scenes import drawing
 
@@ -62,11 +63,11 @@ def test_photos_have_no_attributes(tmp_path):
         read_attributes(tmp_path, "train")
 
 
-def test_a_few_steps_teach_the_background(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "make_scenes", lambda progress=True: folder)
-    file = train_scene_features(
-        str(tmp_path / "few"), steps=40, batch_size=32, device="cpu", command="test", progress=False
-    )
+def test_a_few_steps_teach_the_background(folder, tmp_path):
+    file = train_network(
+        prepare, str(folder), tmp_path / "few", steps=40, batch_size=32, device="cpu",
+        command="test", progress=False,
+    )  # fmt: skip
     network = load_scene_features(tmp_path / "few", "cpu")
     card = json.loads(file.with_suffix(".json").read_text())
     assert (

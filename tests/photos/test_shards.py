@@ -293,8 +293,6 @@ def test_evaluation_takes_shards(folder, tmp_path, monkeypatch):
     held = open_held_out(folder, size=SIZE)
     assert (held.data, held.facts, len(held.packed)) == ("photos", None, 6)
     assert other_real(held, 100)[1].shape == (12, 3, SIZE, SIZE)
-    with pytest.raises(ValueError, match="no split val_seen, only scenes have"):
-        open_held_out(folder, "val_seen", size=SIZE)
 
 
 def test_train_generate_judge_and_evaluate_take_shards(tmp_path, monkeypatch, tiny_bert, capsys):

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from t2i_course.data import pack
-from t2i_course.estimates import wilson_interval
+from t2i_course.evaluation import wilson_interval
 from t2i_course.scenes import drawing
 from t2i_course.scenes.accuracy import (
     KINDS,
     accuracy,
+    check_images,
     check_scenes,
     derangement,
-    judge,
+    names_all,
     read_scenes,
+    scenes_like,
+    variety,
 )
 
 
@@ -63,7 +66,7 @@ def test_a_wrong_colour_costs_the_colour_and_the_whole_and_nothing_else():
 
 def test_gray_pictures_have_nothing_right_but_gray_backgrounds(drawn):
     facts = drawn[2]
-    verdicts = judge(np.full((len(facts), 3, 64, 64), 128, dtype=np.uint8), facts)
+    verdicts = check_images(np.full((len(facts), 3, 64, 64), 128, dtype=np.uint8), facts)
     shares = accuracy(verdicts, facts)
     stated = [f["background"] for f in facts if f["background"] is not None]
     assert shares["background"].value == pytest.approx(stated.count("gray") / len(stated))
@@ -89,7 +92,7 @@ def test_parts_add_up_to_the_whole_and_intervals_are_wilsons(drawn, found):
 def test_floats_count_as_the_bytes_they_round_to(drawn):
     images, _, facts = drawn
     floats = images[:20].astype(np.float32) / 127.5 - 1
-    assert (judge(floats, facts[:20]) == judge(images[:20], facts[:20])).all()
+    assert (check_images(floats, facts[:20]) == check_images(images[:20], facts[:20])).all()
 
 
 def test_captions_of_a_split_are_true_of_its_pictures_and_kinds_nobody_asks_for_are_left_out(
@@ -98,9 +101,9 @@ def test_captions_of_a_split_are_true_of_its_pictures_and_kinds_nobody_asks_for_
     packed = pack(small_scenes, "val", 64, cache=tmp_path, progress=False)
     facts = drawing.read_facts(small_scenes, "val")
     first = [facts[image][0] for image in packed.image_ids.tolist()]
-    assert accuracy(judge(packed.images, first), first)["all"].value >= 0.95
+    assert accuracy(check_images(packed.images, first), first)["all"].value >= 0.95
     single = [{"background": None, "objects": [{"color": "red"}], "relations": []}]
-    assert set(accuracy(judge(packed.images[:1], single), single)) == {
+    assert set(accuracy(check_images(packed.images[:1], single), single)) == {
         "all", "one object", "color", "count",
     }  # fmt: skip
 
@@ -132,10 +135,58 @@ def test_derangement_that_cannot_be_is_refused(groups):
 def test_pictures_and_captions_that_do_not_fit_are_refused(drawn):
     images, _, facts = drawn
     with pytest.raises(ValueError, match="2 captions' facts for 3 pictures"):
-        judge(images[:3], facts[:2])
+        check_images(images[:3], facts[:2])
     with pytest.raises(ValueError, match="at least one"):
-        judge(images[:0], [])
+        check_images(images[:0], [])
     with pytest.raises(ValueError, match="64 x 64 pixels are needed"):
-        judge(np.zeros((2, 3, 32, 32), np.uint8), facts[:2])
+        check_images(np.zeros((2, 3, 32, 32), np.uint8), facts[:2])
     with pytest.raises(ValueError, match="subsets for 2 pictures"):
         accuracy(np.zeros((2, 7), np.int8), facts[:2], ["val_seen"])
+
+
+# Variety within a caption
+
+RED = {"background": "sky", "relations": [],
+       "objects": [{"shape": "star", "color": "red", "size": "large"}]}  # fmt: skip
+
+
+def test_variety_is_the_standard_deviation_within_a_caption():
+    def scene(x, y, diameter, rgb, color="red"):
+        thing = drawing.SceneObject("star", color, "large", x, y, diameter, rgb)
+        return drawing.Scene("sky", (thing,))
+
+    captions = [
+        [scene(20, 30, 22, (200, 30, 30)), scene(26, 30, 26, (206, 30, 30)),
+         scene(60, 60, 28, (0, 0, 200), "blue")],  # another colour than stated: it does not count
+        [scene(40, 40, 24, (200, 30, 30)), scene(40, 40, 24, (200, 30, 30))],
+        [scene(1, 1, 22, (200, 30, 30))],  # a single one says nothing
+    ]  # fmt: skip
+    found = variety(captions, [RED] * 3, repeats=0)
+    assert found["place, px"].value == pytest.approx(np.sqrt(18 / 2 / 2))
+    assert found["diameter, px"].value == pytest.approx(np.sqrt(8 / 2))
+    assert found["shade, levels"].value == pytest.approx(np.sqrt(18 / 3 / 2))
+    assert {e.samples for e in found.values()} == {2}
+    assert variety(captions[1:], [RED] * 2) == {}
+
+
+def test_scenes_like_a_caption_show_it_and_vary_as_the_data_set_does():
+    scenes = scenes_like(RED, 400)
+    assert (check_scenes(scenes, [RED] * 400) != 0).all()
+    assert scenes == scenes_like(RED, 400) != scenes_like(RED, 400, seed=1)
+    drawn = [scenes[:200], scenes[200:]]
+    true = variety(drawn, [RED] * 2, repeats=0)
+    assert true["diameter, px"].value == pytest.approx(2, abs=0.15)  # uniform, 22 to 28
+    images = np.stack([np.asarray(drawing.render(s)) for s in scenes[:40]])
+    read = read_scenes(np.moveaxis(images, -1, 1))
+    seen = variety([read[:20], read[20:]], [RED] * 2, repeats=0)
+    true = variety([scenes[:20], scenes[20:40]], [RED] * 2, repeats=0)
+    for name, value in seen.items():
+        assert value.value == pytest.approx(true[name].value, rel=0.05, abs=0.1)
+
+
+def test_only_a_caption_that_leaves_place_diameter_and_shade_open_names_all():
+    assert names_all(RED) and not names_all(RED | {"background": None})
+    (thing,) = RED["objects"]
+    assert not names_all(RED | {"objects": [thing, thing]})
+    assert not names_all(RED | {"objects": [thing | {"corner": "upper left"}]})
+    assert not names_all(RED | {"objects": [{"shape": "star", "color": "red"}]})

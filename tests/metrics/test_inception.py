@@ -24,8 +24,8 @@ from PIL import Image
 from scipy import linalg
 from torch import nn
 
-from t2i_course import evaluation, fid
-from t2i_course.metrics import picture_features
+from t2i_course import evaluation
+from t2i_course.metrics import inception, picture_features
 
 COUNT = 4  # pictures in a set: the network takes half a second for each
 
@@ -43,7 +43,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, 0, 0.2)
             nn.init.normal_(module.running_mean, 0, 0.2)
-    path = tmp_path_factory.mktemp("hub") / "hub" / "checkpoints" / fid.OTHER_NAME
+    path = tmp_path_factory.mktemp("hub") / "hub" / "checkpoints" / inception.OTHER_NAME
     path.parent.mkdir(parents=True)
     # pytorch-fid's network has torchvision's names, and torch-fidelity's has them, too.
     torch.save(network.state_dict(), path)
@@ -51,8 +51,8 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def extractor(weights_file: Path) -> fid.InceptionFeatures:
-    return fid.InceptionFeatures(weights_file, device="cpu")
+def extractor(weights_file: Path) -> inception.InceptionFeatures:
+    return inception.InceptionFeatures(weights_file, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +147,9 @@ def test_whole_path_is_torchmetrics(extractor, pictures, features, weights_file)
     metric.update(pictures[0], real=True)
     metric.update(pictures[1], real=False)
     floats = pictures[1].float() / 127.5 - 1  # as a generator gives them
-    real = evaluation.statistics(features[0], allow_few=True)
-    ours = fid.fid(real, floats, extractor, allow_few=True, progress=False)
-    assert ours.value > 0.1 and ours.interval is None
+    found = picture_features.extract_features(extractor, floats)
+    ours = evaluation.frechet(features[0], found, repeats=0, allow_few=True)
+    assert ours.value > 0.1
     assert ours.value == pytest.approx(metric.compute().item(), rel=1e-3)
 
 
@@ -188,9 +188,9 @@ def test_other_weights_are_named_and_their_distance_is_no_fid(extractor, weights
 def test_address_and_hash_are_torch_fidelitys():
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    assert fid.WEIGHTS_URL == URL_INCEPTION_V3
-    assert fid.WEIGHTS_URL.endswith(f"-{fid.WEIGHTS_SHA256[:8]}.pth")
-    assert fid.OTHER_NAME.endswith(f"-{fid.WEIGHTS_SHA256[:8]}.pth")
+    assert inception.WEIGHTS_URL == URL_INCEPTION_V3
+    assert inception.WEIGHTS_URL.endswith(f"-{inception.WEIGHTS_SHA256[:8]}.pth")
+    assert inception.OTHER_NAME.endswith(f"-{inception.WEIGHTS_SHA256[:8]}.pth")
 
 
 # Errors
@@ -208,19 +208,12 @@ def test_file_that_is_no_inception_is_refused(tmp_path, weights_file, content: s
     else:
         torch.save({"weight": Path("never built")}, path)  # an object that is no tensor
     with pytest.raises(ValueError, match=r"weights\.pth holds no weights of Inception-v3"):
-        fid.InceptionFeatures(path, device="cpu")
+        inception.InceptionFeatures(path, device="cpu")
 
 
 def test_missing_local_file_is_named_with_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.pth.*--inception-weights"):
-        fid.InceptionFeatures(tmp_path / "gone.pth")
-
-
-def test_too_few_pictures_are_refused_before_the_network_runs(extractor, monkeypatch):
-    monkeypatch.setattr(extractor, "network", None)
-    images = torch.zeros(100, 3, 8, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="100 pictures are too few for a FID.*2048"):
-        fid.fid(images, images, extractor)
+        inception.InceptionFeatures(tmp_path / "gone.pth")
 
 
 # The download, from a server on this machine
@@ -248,24 +241,24 @@ def test_weights_are_downloaded_once_to_torchs_own_cache(server, tmp_path):
     served, address = server
     (served / "weights.pth").write_bytes(b"weights")
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    path = fid.inception_weights(None, f"{address}/weights.pth", sha256, progress=False)
+    path = inception.inception_weights(None, f"{address}/weights.pth", sha256, progress=False)
     assert path == tmp_path / "home" / "hub" / "checkpoints" / "weights.pth"
     assert path.read_bytes() == b"weights"
     (served / "weights.pth").unlink()
-    assert fid.inception_weights(None, f"{address}/weights.pth", sha256) == path
+    assert inception.inception_weights(None, f"{address}/weights.pth", sha256) == path
     path.write_bytes(b"changed")
     with pytest.raises(ValueError, match=r"weights\.pth is not the published file any more"):
-        fid.inception_weights(None, f"{address}/weights.pth", sha256)
+        inception.inception_weights(None, f"{address}/weights.pth", sha256)
 
 
 def test_file_that_pytorch_fid_has_downloaded_is_taken(server):
     _, address = server
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / fid.OTHER_NAME).write_bytes(b"weights")
+    (folder / inception.OTHER_NAME).write_bytes(b"weights")
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    found = fid.inception_weights(None, f"{address}/weights.pth", sha256)
-    assert found == folder / fid.OTHER_NAME
+    found = inception.inception_weights(None, f"{address}/weights.pth", sha256)
+    assert found == folder / inception.OTHER_NAME
 
 
 @pytest.mark.parametrize("fault", ["missing", "other"])
@@ -274,7 +267,7 @@ def test_failed_download_says_so_and_keeps_nothing(server, fault: str):
     if fault == "other":
         (served / "weights.pth").write_bytes(b"a page that asks to log in")
     with pytest.raises(OSError, match="there is no FID.*--inception-weights"):
-        fid.inception_weights(None, f"{address}/weights.pth", "0" * 64, progress=False)
+        inception.inception_weights(None, f"{address}/weights.pth", "0" * 64, progress=False)
     assert not list((Path(torch.hub.get_dir()) / "checkpoints").glob("*.pth"))
 
 
@@ -283,4 +276,4 @@ def test_unreachable_server_says_so(server):
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"  # nobody listens there
     with pytest.raises(OSError, match="could not be downloaded.*there is no FID"):
-        fid.inception_weights(None, f"{address}/weights.pth", "0" * 64, progress=False)
+        inception.inception_weights(None, f"{address}/weights.pth", "0" * 64, progress=False)

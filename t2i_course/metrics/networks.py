@@ -1,16 +1,20 @@
-"""A small convolutional network from pictures to features, and the loop that trains it.
+"""Metric networks: a small convolutional network from pictures to features, and their training.
 
-Networks that judge pictures stand on it: `t2i_course.metrics.scene_features` reads attributes,
-`t2i_course.metrics.photo_features` tells photos apart, `t2i_course.metrics.caption_matcher`
-compares a picture with captions. No generator is trained against any of them.
-`t2i_course.captioner`, which generators are trained against, has the loop from here and judges
-nothing.
+`metrics.scene_features` reads attributes, `metrics.photo_features` tells photos apart,
+`metrics.caption_matcher` compares a picture with captions; no generator is trained against any of
+them. `t2i_course.captioner`, which generators are trained against and which measures nothing, is
+trained by the same function.
+
+Each of these modules has a function `prepare`: it says what is trained, by which loss, and what is
+measured at the end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime
-from t2i_course.data import Batch, CaptionBatches, PackedCaptions, to_float
+from t2i_course.data import Batch, CaptionBatches, PackedCaptions, pack, resolve_data, to_float
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder, card_entry
 
@@ -139,59 +143,112 @@ def fit(
     return losses
 
 
-def save_network(
+@dataclass(frozen=True)
+class Setting:
+    """What a metric network is trained with.
+
+    Attributes:
+        folder: the data set.
+        train, val: its splits, packed.
+        device: where it is trained.
+        encoder: the text encoder, for networks that take one.
+        progress: show bars.
+    """
+
+    folder: Path
+    train: PackedCaptions
+    val: PackedCaptions
+    device: torch.device
+    encoder: TextEncoder | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """A metric network and how it is trained.
+
+    Attributes:
+        network: with random weights, on the device.
+        loss: of a batch of training pictures, a scalar on the device.
+        measure: of the trained network, in eval mode: what its card says, by name.
+        batch_size: images a step.
+        learning_rate: the highest.
+    """
+
+    network: nn.Module
+    loss: Callable[[Batch], Tensor]
+    measure: Callable[[], Mapping[str, float]]
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+
+
+def train_network(
+    prepare: Callable[[Setting], Task],
+    data: str,
     output: str | os.PathLike[str],
-    network: nn.Module,
-    metrics: Mapping[str, float],
-    folder: Path | None,
-    losses: Sequence[float],
-    seconds: float,
-    command: str,
-    seed: int,
+    steps: int = 3000,
+    size: int = 64,
+    seed: int = 0,
+    device: str | None = None,
     encoder: TextEncoder | None = None,
-    begun_with: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    on_bad_image: str = "raise",
+    command: str = "",
+    progress: bool = True,
 ) -> Path:
-    """Write the weights of a network that `fit` has trained, with their model card.
+    """Train a metric network, and write weights and model card.
 
     Args:
+        prepare: of the kind of network, such as `scene_features.prepare`.
+        data: "scenes", or a folder in COCO's layout, or of shards.
         output: name in `data/checkpoints`, or a path.
-        network: what was trained.
-        metrics: what was measured of it, for the card.
-        folder: the data set; None for the embedded scenes.
-        losses: what `fit` returned.
-        seconds: that it took.
-        command: that trains it again.
-        seed: of the run.
-        encoder: whose features or tokens it takes, if any.
-        begun_with: the card of the weights that training began with, if any.
+        steps: updates.
+        size: side of the pictures, pixels.
+        seed: of weights, order, captions and views.
+        device: as `runtime.choose_device` takes it.
+        encoder: the text encoder, for networks that take one.
+        batch_size: images a step; None for the kind's own.
+        on_bad_image: "raise" or "skip".
+        command: that trains it again, for the card.
+        progress: show bars.
 
     Returns:
         The weights' file.
     """
-    drawn = folder is None or drawing.are_in(folder)
+    place, folder = runtime.choose_device(device), resolve_data(data)
+    train, val = (
+        pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
+        for split in ("train", "val")
+    )
+    runtime.seed_everything(seed)
+    task = prepare(Setting(folder, train, val, place, encoder, progress))
+    start = time.perf_counter()
+    losses = fit(
+        task.network, task.loss, train, steps, batch_size or task.batch_size, task.learning_rate,
+        seed, place, progress,
+    )  # fmt: skip
+    seconds, drawn = time.perf_counter() - start, drawing.are_in(folder)
+    metrics = {**task.measure(), "loss at the end": np.mean(losses[-100:])}
     card = {
         "encoder": NO_ENCODER if encoder is None else card_entry(encoder),
         "data": "scenes" if drawn else folder.name,
         "command": command,
-        "steps": len(losses),
+        "steps": steps,
         "seconds": round(seconds, 1),
         "hardware": runtime.hardware(),
-        "metrics": {name: round(float(value), 4) for name, value in metrics.items()}
-        | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
+        "metrics": {name: round(float(value), 4) for name, value in metrics.items()},
         "license": "Apache-2.0" if drawn else "as the training data allow",
         "seed": seed,
-    }  # fmt: skip
-    if begun_with is not None:
-        card["begun_with"] = checkpoints.origin(begun_with)
-    return checkpoints.save_weights(output, network, card)
+    }
+    return checkpoints.save_weights(output, task.network, card)
 
 
-def load_judge(
+def load_network(
     name: str | os.PathLike[str],
     builders: Mapping[str, Callable[..., nn.Module]],
     device: torch.device | str | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a trained network that judges pictures, in eval mode, and its card.
+    """Load a trained metric network, in eval mode, and its card.
 
     Its `fingerprint` is the first 16 hex digits of the SHA-256 of the weights' file.
 

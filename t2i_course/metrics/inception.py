@@ -1,11 +1,12 @@
-"""FID: the Frechet distance of Inception-v3 features, as heusel2017fid defines it.
+"""Inception-v3 for FID: the Frechet distance of its features, as heusel2017fid defines it.
 
 A FID is a number of one network with one set of weights: Inception-v3 (szegedy2016inception) as
 TensorFlow shipped it on 2015-12-05, 2,048 features of the last pooling. torchmetrics runs it here;
 torch-fidelity brings the network. Without the weights there is no FID, and no stand-in for it.
 
     extractor = InceptionFeatures()                # the published weights, downloaded once (96 MB)
-    result = fid(real_images, generated_images, extractor)
+    features = [extract_features(extractor, images) for images in (real, generated)]
+    evaluation.frechet(*features, repeats=20)      # FID; more than 2,048 pictures in each set
 
 How a picture reaches the network differs between programs, and moves the number:
 
@@ -24,14 +25,11 @@ import os
 import pickle
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from t2i_course import runtime
-from t2i_course.evaluation import Estimate, FeatureStatistics, frechet
-from t2i_course.metrics.picture_features import extract_features
 
 # Where torchmetrics would load them from; pytorch-fid offers the same file under another name.
 WEIGHTS_URL = (
@@ -162,45 +160,3 @@ def _load_network(path: Path) -> torch.nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{wrong}: {reason}") from error
-
-
-def fid(
-    real: np.ndarray | Tensor | FeatureStatistics,
-    generated: np.ndarray | Tensor,
-    extractor: InceptionFeatures,
-    batch_size: int = 32,
-    repeats: int = 0,
-    seed: int = 0,
-    allow_few: bool = False,
-    progress: bool = True,
-) -> Estimate:
-    """Frechet distance of two sets of pictures on Inception's features.
-
-    A FID falls with the number of pictures: compare at the same number only. The field uses 10,000
-    or 50,000; with fewer than 2,049 it cannot be computed at all.
-
-    Args:
-        real: pictures [N, 3, H, W], uint8 or in [-1, 1], or their kept statistics
-            (`evaluation.cached_statistics`).
-        generated: pictures [M, 3, H, W].
-        extractor: its `metric` says what the result is called.
-        batch_size: pictures at a time.
-        repeats: of the bootstrap for the interval; each takes seconds.
-        seed: of the bootstrap.
-        allow_few: take fewer than 2,049 pictures, to show what comes of it.
-        progress: show a bar.
-
-    Raises:
-        ValueError: too few pictures, or no pictures; see `evaluation.statistics` and
-            `picture_features.check_pictures`.
-    """
-    sets = [generated] if isinstance(real, FeatureStatistics) else [real, generated]
-    for images in sets:  # before the network works for an hour
-        if len(images) <= extractor.width and not allow_few:
-            raise ValueError(
-                f"{len(images)} pictures are too few for a FID: its {extractor.width} features "
-                f"need more than {extractor.width}, better 10,000; KID takes any number"
-            )
-    features = [extract_features(extractor, images, batch_size, progress) for images in sets]
-    reference = real if isinstance(real, FeatureStatistics) else features[0]
-    return frechet(reference, features[-1], repeats, seed, allow_few)

@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from t2i_course import data
-from t2i_course.metrics.picture_network import PictureNetwork, fit
+from t2i_course.metrics.networks import PictureNetwork, fit
 from t2i_course.scenes import drawing
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     folder = drawing.make_scenes(
-        tmp_path_factory.mktemp("picture_network") / "scenes", train=40, val=8, progress=False
+        tmp_path_factory.mktemp("networks") / "scenes", train=40, val=8, progress=False
     )
     return data.pack(folder, "train", 64, progress=False)
 
