@@ -67,7 +67,7 @@ def bootstrap_interval(
     bias that the Frechet distance has at N, and twice on redrawn samples, does not shift it.
 
     Args:
-        statistic: of the samples, in their order.
+        statistic: of the samples, in their order; a redraw on which it is NaN does not count.
         samples: one or more, each redrawn by itself along its first axis.
         repeats: how often; 0 leaves the interval out.
         seed: of the draws.
@@ -85,7 +85,7 @@ def bootstrap_interval(
             for s in samples
         ]
         drawn.append(statistic(*(s[row] for s, row in zip(samples, rows, strict=True))))
-    low, high = value + np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn)
+    low, high = value + np.nanquantile(drawn, [0.025, 0.975]) - np.nanmean(drawn)
     low, high = max(float(low), limits[0]), min(float(high), limits[1])
     return Estimate(value, (min(low, value), max(high, value)), size)
 

@@ -1,37 +1,98 @@
-"""What people's answers say, and how sure it is.
+"""What people's answers to a user study say, and how sure it is.
+
+    mean_opinion_score(rating_table(answers, "quality", "baseline"))
+    agreement(rating_table(answers, "quality"))
+    bradley_terry(*wins_table(answers))
 
 Ratings stand in a table [raters, pictures], with NaN where a rater did not see a picture. Choices
-between two pictures stand in a table of wins [sources, sources]: how often the row's picture was
-chosen over the column's. Every number comes with an interval at 95 %, and every docstring says what
-the interval takes for granted.
+between two pictures stand in a table of wins [sources, sources]. Every interval is at 95 %, and
+every docstring says what it takes for granted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
+import krippendorff
 import numpy as np
+import pandas as pd
 from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
-CONFIDENCE = 0.95
-TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-MM_STEPS = 100_000
-MM_TOLERANCE = 1e-10
-METRICS = ("nominal", "ordinal", "interval")
+from t2i_course.evaluation import NORMAL_95, Estimate, bootstrap_interval
+from t2i_course.user_study import POINTS, QUESTIONS, SIMULATED, Answer, Study
+
+LEVELS = ("nominal", "ordinal", "interval")  # of measurement
+MM_STEPS, MM_TOLERANCE = 100_000, 1e-10
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval at 95 %."""
-
-    value: float
-    low: float
-    high: float
+# Tables
 
 
-# Mean opinion score
+def rating_table(answers: Iterable[Answer], question: str, source: str | None = None) -> np.ndarray:
+    """Lay ratings out as a table.
+
+    Args:
+        answers: to single pictures.
+        question: "quality" or "fit".
+        source: whose pictures; None is all, each picture a column of its own, as `agreement` wants
+            them.
+
+    Returns:
+        [raters, captions], or [raters, pictures] if source is None; NaN where there is no answer.
+        Tables of two sources have the same rows and columns, so that they may be subtracted.
+
+    Raises:
+        ValueError: no such ratings, or answers to several studies.
+    """
+    answers = _of_one_study(answers, sources=1)
+    if question not in QUESTIONS:
+        raise ValueError(f"question is one of {', '.join(QUESTIONS)}, not {question!r}")
+    given = pd.DataFrame([(a.rater, a.sources[0], a.item, a.scores[question]) for a in answers])
+    table = given.pivot(index=0, columns=[1, 2], values=3).sort_index(axis=1)
+    if source is None:
+        return table.to_numpy(dtype=float)
+    known = sorted(set(given[1]))
+    if source not in known:
+        raise ValueError(f"no ratings of {source!r}; there are some of {', '.join(known)}")
+    return table[source].reindex(columns=sorted(set(given[2]))).to_numpy(dtype=float)
+
+
+def wins_table(answers: Iterable[Answer]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Count who was chosen over whom.
+
+    Args:
+        answers: choices between two pictures.
+
+    Returns:
+        How often the row was chosen over the column [S, S], and the sources' names (S).
+
+    Raises:
+        ValueError: no choices, or answers to several studies.
+    """
+    answers = _of_one_study(answers, sources=2)
+    names = sorted({source for answer in answers for source in answer.sources})
+    wins = np.zeros((len(names), len(names)), dtype=int)
+    for answer in answers:
+        chosen = answer.scores["choice"]
+        wins[names.index(answer.sources[chosen]), names.index(answer.sources[1 - chosen])] += 1
+    return wins, tuple(names)
+
+
+def _of_one_study(answers: Iterable[Answer], sources: int) -> list[Answer]:
+    """Return the answers as a list; they belong to one study and have that many pictures."""
+    answers = list(answers)
+    if not answers:
+        raise ValueError("there are no answers yet")
+    if len({answer.study for answer in answers}) > 1:
+        raise ValueError("these are answers to several studies: keep those of one `study`")
+    if any(len(answer.sources) != sources for answer in answers):
+        wanted = "ratings of single pictures" if sources == 1 else "choices between two pictures"
+        raise ValueError(f"need {wanted}, and these answers are not")
+    return answers
+
+
+# Ratings
 
 
 def mean_opinion_score(
@@ -64,12 +125,11 @@ def mean_opinion_score(
     """
     ratings = _table(ratings)
     given = np.isfinite(ratings)
-    value = float(ratings[given].mean())
+    value, number = float(ratings[given].mean()), int(given.sum())
     if over == "both":
-        return Estimate(value, *_pigeonhole_bootstrap(ratings, repeats, seed))
+        return Estimate(value, _pigeonhole_bootstrap(ratings, repeats, seed), number)
     if over not in ("raters", "pictures"):
         raise ValueError(f'over is "raters", "pictures" or "both", not {over!r}')
-
     axis = 1 if over == "raters" else 0
     n = int(given.any(axis=axis).sum())
     if n < 2:
@@ -77,101 +137,79 @@ def mean_opinion_score(
         raise ValueError(f'an interval over {over} needs two of them, not {n}; try over="{other}"')
     # Each one's share of the mean's error: sum of the ratings' distances from the mean
     shares = np.nansum(ratings - value, axis=axis) / given.sum()
-    error = np.sqrt(n / (n - 1) * np.sum(shares**2))
-    reach = stats.t.ppf(TAILS[1], df=n - 1) * error
-    return Estimate(value, float(value - reach), float(value + reach))
+    reach = stats.t.ppf(0.975, df=n - 1) * np.sqrt(n / (n - 1) * np.sum(shares**2))
+    return Estimate(value, (float(value - reach), float(value + reach)), number)
 
 
 def _pigeonhole_bootstrap(ratings: np.ndarray, repeats: int, seed: int) -> tuple[float, float]:
     """Draw raters and pictures anew; a rating counts as often as both of them were drawn."""
     rng = np.random.default_rng(seed)
-    raters, pictures = ratings.shape
-    row_draws = rng.multinomial(raters, np.full(raters, 1 / raters), size=repeats)  # [B, R]
-    column_draws = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=repeats)
+    draws = [rng.multinomial(n, np.full(n, 1 / n), size=repeats) for n in ratings.shape]  # [B, n]
     given = np.isfinite(ratings).astype(float)
-    sums = np.einsum("br,ru,bu->b", row_draws, np.nan_to_num(ratings), column_draws, optimize=True)
-    counts = np.einsum("br,ru,bu->b", row_draws, given, column_draws, optimize=True)
-    low, high = np.quantile(sums[counts > 0] / counts[counts > 0], TAILS)
+    sums, counts = (
+        np.einsum("br,ru,bu->b", draws[0], values, draws[1], optimize=True)
+        for values in (np.nan_to_num(ratings), given)
+    )
+    low, high = np.quantile(sums[counts > 0] / counts[counts > 0], [0.025, 0.975])
     return float(low), float(high)
+
+
+def agreement(
+    ratings: np.ndarray, level: str = "ordinal", repeats: int = 200, seed: int = 0
+) -> Estimate:
+    """Return the agreement of the raters by Krippendorff's alpha (2011).
+
+        alpha = 1 - D_observed / D_expected
+
+    D_observed is the mean squared difference of two ratings of the same picture, D_expected that of
+    any two ratings. 1 is perfect agreement, 0 what dice would give, below 0 systematic
+    disagreement. Pictures with one rating only do not count. The interval is a bootstrap over
+    pictures (Zapf et al., 2016).
+
+    Args:
+        ratings: [R, U], NaN where missing.
+        level: of measurement, which says how values differ: "nominal" (the same or not), "ordinal"
+            (how many ratings lie between them), "interval" (their distance).
+        repeats: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no picture has two ratings, or all of those ratings are the same.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
+    ratings = _table(ratings)
+    ratings = ratings[:, np.isfinite(ratings).sum(axis=0) >= 2]
+    if ratings.size == 0:
+        raise ValueError("no picture has ratings by two raters: there is no agreement to measure")
+    if np.nanmin(ratings) == np.nanmax(ratings):
+        same = np.nanmin(ratings)
+        raise ValueError(f"all ratings are {same:g}: without variation alpha is not defined")
+
+    def alpha(pictures: np.ndarray) -> float:  # [U, R]
+        if np.nanmin(pictures) == np.nanmax(pictures):  # a draw may have no variation
+            return np.nan
+        return krippendorff.alpha(reliability_data=pictures.T, level_of_measurement=level)
+
+    return bootstrap_interval(alpha, ratings.T, repeats=repeats, seed=seed, limits=(-1, 1))
+
+
+def _table(ratings: np.ndarray) -> np.ndarray:
+    """Return the ratings as floats [R, U]; at least one must be there."""
+    ratings = np.asarray(ratings, dtype=float)
+    if ratings.ndim != 2:
+        raise ValueError(f"need ratings [raters, pictures], got shape {list(ratings.shape)}")
+    if np.isinf(ratings).any():
+        raise ValueError("a rating is infinite; a missing one is NaN")
+    if np.isnan(ratings).all():
+        raise ValueError("the table holds no ratings")
+    return ratings
 
 
 # Choices between two
 
 
-def win_rate(wins: int, choices: int) -> Estimate:
-    """Return how often one of two was chosen, with Wilson's score interval (1927).
-
-        (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),   z = 1.96
-
-    It takes every choice for independent of the others. Where raters differ in taste and each
-    chooses many times, `bootstrap_raters` is the more honest.
-
-    Args:
-        wins: how often it was chosen.
-        choices: how often anything was chosen.
-
-    Raises:
-        ValueError: no choices, or more wins than choices.
-    """
-    if choices < 1 or not 0 <= wins <= choices:
-        raise ValueError(f"{wins} wins in {choices} choices: there is no such win rate")
-    interval = stats.binomtest(int(wins), int(choices)).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(wins / choices, float(interval.low), float(interval.high))
-
-
-def bootstrap_raters(
-    statistic: Callable[[np.ndarray], float],
-    tables: np.ndarray,
-    repeats: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """Put an interval around a statistic of summed tables by drawing the raters anew.
-
-    Args:
-        statistic: turns a sum of tables into a number.
-        tables: [R, ...]: one for each rater, such as their wins [R, S, S].
-        repeats: of the bootstrap.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: fewer than two raters, or the statistic raises it.
-    """
-    tables = np.asarray(tables)
-    if len(tables) < 2:
-        raise ValueError(f"a bootstrap over raters needs two of them, not {len(tables)}")
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(tables), size=(repeats, len(tables)))
-    values = [statistic(tables[draw].sum(axis=0)) for draw in draws]
-    low, high = np.quantile(values, TAILS)
-    return Estimate(float(statistic(tables.sum(axis=0))), float(low), float(high))
-
-
-@dataclass(frozen=True)
-class BradleyTerry:
-    """Strengths of several sources, from choices between two at a time.
-
-    Attributes:
-        names: of the S sources.
-        log_strengths: [S], with mean 0.
-        covariance: [S, S] of the log-strengths.
-        intervals: [S, 2], at 95 %.
-    """
-
-    names: tuple[str, ...]
-    log_strengths: np.ndarray
-    covariance: np.ndarray
-    intervals: np.ndarray
-
-    def beats(self, first: str, second: str) -> Estimate:
-        """Return the probability that the first is chosen over the second."""
-        i, j = self.names.index(first), self.names.index(second)
-        gap = self.log_strengths[i] - self.log_strengths[j]
-        variance = self.covariance[i, i] + self.covariance[j, j] - 2 * self.covariance[i, j]
-        reach = stats.norm.ppf(TAILS[1]) * np.sqrt(max(variance, 0.0))
-        return Estimate(*(float(1 / (1 + np.exp(-x))) for x in (gap, gap - reach, gap + reach)))
-
-
-def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> BradleyTerry:
+def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Estimate]:
     """Fit the model of Bradley and Terry (1952): P(i is chosen over j) = g_i / (g_i + g_j).
 
     The likelihood's maximum is found by the MM algorithm (Hunter, 2004, equation 3): with n_ij
@@ -187,6 +225,9 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> Bradl
         wins: [S, S], how often the row was chosen over the column; the diagonal is 0.
         names: of the sources, "0", "1" and so on if None.
 
+    Returns:
+        The log-strength of each source; their mean is 0.
+
     Raises:
         ValueError: the table is not one of wins, or some sources never lost to the others (or were
             never compared with them), so that no finite strengths exist (Hunter's assumption 1).
@@ -200,9 +241,7 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> Bradl
     if len(names) != len(wins):
         raise ValueError(f"{len(names)} names for {len(wins)} sources")
     _need_connected(wins, names)
-
-    choices = wins + wins.T
-    strengths = np.ones(len(wins))
+    choices, strengths = wins + wins.T, np.ones(len(wins))
     for _ in range(MM_STEPS):
         previous = strengths
         strengths = wins.sum(axis=1) / (choices / np.add.outer(previous, previous)).sum(axis=1)
@@ -211,14 +250,12 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> Bradl
             break
     else:
         raise ValueError(f"the strengths did not settle in {MM_STEPS} steps: too few upsets")
-
     chance = strengths[:, None] / np.add.outer(strengths, strengths)  # [S, S], P(i over j)
     information = -choices * chance * chance.T
     np.fill_diagonal(information, -information.sum(axis=1))
-    covariance = np.linalg.pinv(information, hermitian=True)
-    middle = np.log(strengths)
-    reach = stats.norm.ppf(TAILS[1]) * np.sqrt(np.diag(covariance))
-    return BradleyTerry(names, middle, covariance, np.stack([middle - reach, middle + reach], 1))
+    reach = NORMAL_95 * np.sqrt(np.diag(np.linalg.pinv(information, hermitian=True)))
+    found = zip(names, np.log(strengths).tolist(), reach.tolist(), choices.sum(1), strict=True)
+    return {name: Estimate(s, (s - r, s + r), int(count)) for name, s, r, count in found}
 
 
 def _need_connected(wins: np.ndarray, names: Sequence[str]) -> None:
@@ -237,108 +274,47 @@ def _need_connected(wins: np.ndarray, names: Sequence[str]) -> None:
             )
 
 
-# Agreement
+# Answers that nobody gave
 
 
-def krippendorff_alpha(ratings: np.ndarray, metric: str = "ordinal") -> float:
-    """Return the agreement of the raters by Krippendorff's alpha (2011).
+def simulated_answers(
+    study: Study, strengths: Mapping[str, float], raters: int = 8, seed: int = 0
+) -> list[Answer]:
+    """Draw answers from a random rule, to show what the statistics do. Nobody gave them.
 
-        alpha = 1 - D_observed / D_expected
-
-    D_observed is the mean squared difference of two ratings of the same picture, D_expected that of
-    any two ratings. 1 is perfect agreement, 0 what dice would give, below 0 systematic
-    disagreement. Pictures with one rating only do not count.
-
-    Args:
-        ratings: [R, U], NaN where missing.
-        metric: of the squared difference of two values: "nominal" (the same or not), "ordinal" (how
-            many ratings lie between them), "interval" (their distance).
-
-    Raises:
-        ValueError: no picture has two ratings, or all of those ratings are the same.
-    """
-    values, coincidences = coincidence_matrix(ratings)
-    totals = coincidences.sum(axis=1)  # [V], ratings of each value
-    n = totals.sum()
-    differences = squared_differences(values, totals, metric)
-    observed = (coincidences * differences).sum() / n
-    expected = (np.outer(totals, totals) * differences).sum() / (n * (n - 1))
-    if expected == 0:
-        raise ValueError(f"all ratings are {values[0]:g}: without variation alpha is not defined")
-    return float(1 - observed / expected)
-
-
-def coincidence_matrix(ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count the pairs of values that two raters gave to the same picture.
+    The rule. A rating is strength + rater + picture + noise, rounded and kept in 1 to 5; the three
+    are normal with mean 0 and standard deviation 0.5, 0.5 and 0.7, drawn once for each rater, each
+    picture, and each single rating. A choice falls on the left picture with the probability
+    1 / (1 + exp(strength of the right - strength of the left)).
 
     Args:
-        ratings: [R, U], NaN where missing.
+        study: whose trials are answered.
+        strengths: of each source: the mean rating, or the log-strength of Bradley and Terry.
+        raters: how many, named "simulated-1" and so on.
+        seed: of the rule.
 
     Returns:
-        The values that occur [V], ascending, and the pairs [V, V]. A picture with m ratings adds
-        m (m - 1) ordered pairs, each weighing 1 / (m - 1).
+        Answers whose time is "simulated"; `append_answer` refuses to write them to a file.
 
     Raises:
-        ValueError: no picture has two ratings.
+        ValueError: the strengths are not those of the study's sources.
     """
-    ratings = _table(ratings)
-    ratings = ratings[:, np.isfinite(ratings).sum(axis=0) >= 2]
-    if ratings.size == 0:
-        raise ValueError("no picture has ratings by two raters: there is no agreement to measure")
-    values = np.unique(ratings[np.isfinite(ratings)])
-    counts = (ratings[:, :, None] == values).sum(axis=0)  # [U, V], raters who gave the value
-    weights = 1 / (counts.sum(axis=1) - 1)  # [U]
-    pairs = np.einsum("u,uv,uw->vw", weights, counts, counts)
-    return values, pairs - np.diag(weights @ counts)  # no rating is paired with itself
-
-
-def squared_differences(values: np.ndarray, totals: np.ndarray, metric: str) -> np.ndarray:
-    """Return the squared differences [V, V] of the values, by a metric.
-
-    Args:
-        values: [V], ascending.
-        totals: [V], how many ratings have each value.
-        metric: "nominal", "ordinal" or "interval".
-    """
-    if metric not in METRICS:
-        raise ValueError(f"metric is one of {', '.join(METRICS)}, not {metric!r}")
-    if metric == "nominal":
-        return 1.0 - np.eye(len(values))
-    # Ordinal values lie at their middle ranks: n_c / 2 + ... + n_k / 2 ratings apart
-    places = values if metric == "interval" else np.cumsum(totals) - totals / 2
-    return np.subtract.outer(places, places) ** 2
-
-
-def alpha_interval(
-    ratings: np.ndarray, metric: str = "ordinal", repeats: int = 1000, seed: int = 0
-) -> Estimate:
-    """Return Krippendorff's alpha with a bootstrap interval over pictures (Zapf et al., 2016).
-
-    Pictures are drawn with replacement. A draw in which alpha is not defined is left out.
-
-    Raises:
-        ValueError: as `krippendorff_alpha`.
-    """
-    value = krippendorff_alpha(ratings, metric)
-    ratings = _table(ratings)
-    ratings = ratings[:, np.isfinite(ratings).sum(axis=0) >= 2]
-    rng = np.random.default_rng(seed)
-    alphas = []
-    for _ in range(repeats):
-        drawn = ratings[:, rng.integers(ratings.shape[1], size=ratings.shape[1])]
-        if np.nanmin(drawn) < np.nanmax(drawn):
-            alphas.append(krippendorff_alpha(drawn, metric))
-    low, high = np.quantile(alphas, TAILS)
-    return Estimate(value, float(low), float(high))
-
-
-def _table(ratings: np.ndarray) -> np.ndarray:
-    """Return the ratings as floats [R, U]; at least one must be there."""
-    ratings = np.asarray(ratings, dtype=float)
-    if ratings.ndim != 2:
-        raise ValueError(f"need ratings [raters, pictures], got shape {list(ratings.shape)}")
-    if np.isinf(ratings).any():
-        raise ValueError("a rating is infinite; a missing one is NaN")
-    if np.isnan(ratings).all():
-        raise ValueError("the table holds no ratings")
-    return ratings
+    if set(strengths) != set(study.pictures):
+        raise ValueError(f"need the strengths of {', '.join(study.pictures)}, got {strengths}")
+    rng, answers = np.random.default_rng(seed), []
+    of_pictures = rng.normal(0, 0.5, len(study.trials()))
+    for rater in (f"{SIMULATED}-{number}" for number in range(1, raters + 1)):
+        of_rater = rng.normal(0, 0.5)
+        for trial in study.order(rater):
+            values = [strengths[source] for source in trial.sources]
+            if len(values) == 1:
+                opinion = values[0] + of_rater + of_pictures[trial.number]
+                noisy = opinion + rng.normal(0, 0.7, len(QUESTIONS))
+                ratings = np.clip(np.rint(noisy), *POINTS).astype(int).tolist()
+                scores = dict(zip(QUESTIONS, ratings, strict=True))
+            else:
+                left_wins = rng.random() < 1 / (1 + np.exp(values[1] - values[0]))
+                scores = {"choice": 0 if left_wins else 1}
+            place = (trial.number, trial.item, trial.sources)
+            answers.append(Answer(study.id, rater, *place, scores, 0.0, SIMULATED))
+    return answers

@@ -308,7 +308,7 @@ def _describing(
     if args.captioner is None and not drawn:
         raise ValueError(
             "the captioner that comes with the course knows scenes only: train one on these photos "
-            "with `python -m t2i_course metric-network captioner`: name it with --captioner"
+            "with `python -m t2i_course metric-network captioner` and name it with --captioner"
         )
     network = captioner.load_captioner(encoder, args.captioner or captioner.NAME, device)
     if network.image_size != args.size:
