@@ -49,13 +49,13 @@ def rating_table(answers: Iterable[Answer], question: str, source: str | None = 
     if question not in QUESTIONS:
         raise ValueError(f"question is one of {', '.join(QUESTIONS)}, not {question!r}")
     given = pd.DataFrame([(a.rater, a.sources[0], a.item, a.scores[question]) for a in answers])
-    table = given.pivot(index=0, columns=[1, 2], values=3).sort_index(axis=1)
+    table = given.pivot(index=0, columns=[2, 1], values=3).sort_index(axis=1)
     if source is None:
         return table.to_numpy(dtype=float)
     known = sorted(set(given[1]))
     if source not in known:
         raise ValueError(f"no ratings of {source!r}; there are some of {', '.join(known)}")
-    return table[source].reindex(columns=sorted(set(given[2]))).to_numpy(dtype=float)
+    return table.xs(source, axis=1, level=1).reindex(columns=sorted(set(given[2]))).to_numpy(dtype=float)
 
 
 def wins_table(answers: Iterable[Answer]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -81,7 +81,7 @@ def test_every_command_of_a_page_can_be_parsed(page):
 
 def test_every_command_is_a_file_and_every_folder_is_in_the_distribution():
     files = {path.stem for path in (PACKAGE / "commands").glob("*.py")}
-    assert set(subparsers()) <= files
+    assert {name.replace("-", "_") for name in subparsers()} <= files
     folders = {path.parent for path in PACKAGE.glob("**/*.py")}
     assert all((folder / "__init__.py").is_file() for folder in folders), "setuptools needs it"
     assert 'include = ["t2i_course*"]' in read(CHECKOUT / "pyproject.toml")

@@ -1,20 +1,22 @@
 """Mean opinion scores, win rates, strengths and agreement, on published worked examples."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+import torch
+from scipy import stats
 
 from t2i_course.rating_statistics import (
-    alpha_interval,
-    bootstrap_raters,
+    agreement,
     bradley_terry,
-    coincidence_matrix,
-    krippendorff_alpha,
     mean_opinion_score,
-    win_rate,
+    rating_table,
+    simulated_answers,
+    wins_table,
 )
+from t2i_course.user_study import Answer, make_study
 
 NAN = np.nan
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), part C: 4 observers, 12 units
@@ -48,58 +50,29 @@ SLEEP = np.array([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
 
 
 @pytest.mark.parametrize(
-    ("metric", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
+    ("level", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
 )
-def test_alpha_of_krippendorffs_example(metric, published):
-    assert round(krippendorff_alpha(OBSERVERS, metric), 3) == published
-
-
-def test_coincidences_of_krippendorffs_example():
-    values, pairs = coincidence_matrix(OBSERVERS)
-    assert values.tolist() == [1, 2, 3, 4, 5]
-    published = [[7, 4 / 3, 1 / 3, 1 / 3], [4 / 3, 10, 4 / 3, 1 / 3], [1 / 3, 4 / 3, 8, 1 / 3]]
-    np.testing.assert_allclose(pairs[:3, :4], published)
-    assert pairs.sum() == pytest.approx(40)  # the unit with one rating does not count
-
-
-def test_alpha_by_its_definition_over_all_pairs_of_ratings():
-    rng = np.random.default_rng(0)
-    table = rng.integers(1, 6, (5, 12)).astype(float)
-    table[rng.random(table.shape) < 0.3] = NAN
-    columns = [column[np.isfinite(column)] for column in table.T]
-    columns = [column for column in columns if len(column) >= 2]
-    n = sum(map(len, columns))
-    within = sum(
-        np.subtract.outer(column, column).__pow__(2).sum() / (len(column) - 1) for column in columns
-    )
-    everything = np.concatenate(columns)
-    between = np.subtract.outer(everything, everything).__pow__(2).sum() / (n - 1)
-    assert krippendorff_alpha(table, "interval") == pytest.approx(1 - within / between)
+def test_alpha_of_krippendorffs_example(level, published):
+    assert round(agreement(OBSERVERS, level, repeats=0).value, 3) == published
 
 
 def test_alpha_is_one_in_agreement_near_zero_for_dice_negative_in_opposition():
     rng = np.random.default_rng(1)
     same = np.tile(rng.integers(1, 6, 50), (3, 1))
-    for metric in ("nominal", "ordinal", "interval"):
-        assert krippendorff_alpha(same, metric) == pytest.approx(1)
-        assert abs(krippendorff_alpha(rng.integers(1, 6, (3, 2000)), metric)) < 0.05
-        assert krippendorff_alpha(np.array([[1, 5] * 20, [5, 1] * 20]), metric) < -0.9
+    for level in ("nominal", "ordinal", "interval"):
+        assert agreement(same, level, repeats=0).value == pytest.approx(1)
+        assert abs(agreement(rng.integers(1, 6, (3, 2000)), level, repeats=0).value) < 0.05
+        opposed = np.array([[1, 5] * 20, [5, 1] * 20])
+        assert agreement(opposed, level, repeats=0).value < -0.9
 
 
-def test_ordinal_alpha_sees_only_the_order_of_the_values():
-    stretched = np.select([OBSERVERS == v for v in range(1, 6)], [1, 10, 11, 50, 1000], NAN)
-    stretched[np.isnan(OBSERVERS)] = NAN
-    assert krippendorff_alpha(stretched) == pytest.approx(krippendorff_alpha(OBSERVERS))
-    assert krippendorff_alpha(stretched, "interval") != pytest.approx(
-        krippendorff_alpha(OBSERVERS, "interval")
-    )
-
-
-def test_alpha_interval_holds_alpha_and_narrows_with_more_pictures():
-    few = alpha_interval(OBSERVERS, repeats=200)
+def test_interval_holds_alpha_and_narrows_with_more_pictures():
+    few = agreement(OBSERVERS)
     assert few.low < few.value < few.high
-    many = alpha_interval(np.tile(OBSERVERS, 10), repeats=200)
+    many = agreement(np.tile(OBSERVERS, 10))
     assert many.high - many.low < (few.high - few.low) / 2
+    rare = np.array([[1, 1, 1, 2], [1, 1, 1, 2]])  # a draw may be without variation
+    assert agreement(rare).interval == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +87,13 @@ def test_alpha_interval_holds_alpha_and_narrows_with_more_pictures():
     ],
 )
 def test_alpha_that_is_not_defined_is_an_error(table, message):
-    for function in (krippendorff_alpha, alpha_interval):
-        with pytest.raises(ValueError, match=message):
-            function(np.array(table))
+    with pytest.raises(ValueError, match=message):
+        agreement(np.array(table))
 
 
-def test_unknown_metric_is_named():
+def test_unknown_level_is_named():
     with pytest.raises(ValueError, match="'ratio'"):
-        krippendorff_alpha(OBSERVERS, "ratio")
+        agreement(OBSERVERS, "ratio")
 
 
 # Mean opinion score
@@ -186,67 +158,38 @@ def test_score_says_what_it_lacks():
 # Choices between two
 
 
-@pytest.mark.parametrize(
-    ("wins", "choices", "low", "high"),
-    # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I, method 3
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_interval_of_newcombes_examples(wins, choices, low, high):
-    rate = win_rate(wins, choices)
-    assert rate.value == wins / choices
-    assert (round(rate.low, 4), round(rate.high, 4)) == (low, high)
-
-
-@pytest.mark.parametrize(("wins", "choices"), [(0, 0), (3, 2), (-1, 2)])
-def test_impossible_win_rate_is_an_error(wins, choices):
-    with pytest.raises(ValueError, match="no such win rate"):
-        win_rate(wins, choices)
+def logit(fit, *names):
+    return np.array([fit[name].value for name in names])
 
 
 def test_bradley_terry_of_agrestis_baseball_example():
+    strengths = logit(bradley_terry(GAMES, TEAMS), *TEAMS)
+    assert np.round(strengths - strengths[-1], 2).tolist() == [
+        1.58, 1.44, 1.29, 1.25, 1.11, 0.68, 0,
+    ]  # fmt: skip
+    assert strengths.mean() == pytest.approx(0)
+
+
+def test_bradley_terry_intervals_are_those_of_logistic_regression():
     fit = bradley_terry(GAMES, TEAMS)
-    above_baltimore = fit.log_strengths - fit.log_strengths[-1]
-    assert np.round(above_baltimore, 2).tolist() == [1.58, 1.44, 1.29, 1.25, 1.11, 0.68, 0]
-    variances = np.diag(fit.covariance)
-    errors = np.sqrt(variances + variances[-1] - 2 * fit.covariance[-1])[:-1]
-    assert np.round(errors, 1).tolist() == [0.3] * 6  # "standard errors ... about 0.3"
-
-
-def test_bradley_terry_is_where_a_general_optimizer_ends():
-    def negative_log_likelihood(free):
-        gaps = np.subtract.outer(np.append(free, 0.0), np.append(free, 0.0))
-        return (GAMES * np.logaddexp(0, -gaps)).sum()
-
-    best = optimize.minimize(negative_log_likelihood, np.zeros(6), method="BFGS", tol=1e-8)
-    fit = bradley_terry(GAMES)
-    np.testing.assert_allclose(best.x, fit.log_strengths[:-1] - fit.log_strengths[-1], atol=1e-4)
-
-
-def test_bradley_terry_covariance_is_that_of_logistic_regression():
-    fit = bradley_terry(GAMES)
-    information = np.zeros((6, 6))  # of the strengths above the last one's
+    strengths, information = logit(fit, *TEAMS), np.zeros((6, 6))  # above the last one's
     for i, j in itertools.combinations(range(7), 2):
         row = (np.eye(7)[i] - np.eye(7)[j])[:-1]
-        chance = 1 / (1 + np.exp(fit.log_strengths[j] - fit.log_strengths[i]))
+        chance = 1 / (1 + np.exp(strengths[j] - strengths[i]))
         information += 13 * chance * (1 - chance) * np.outer(row, row)
-    change = np.hstack([np.eye(6), -np.ones((6, 1))])
-    np.testing.assert_allclose(change @ fit.covariance @ change.T, np.linalg.inv(information))
+    centre = (np.eye(7) - 1 / 7)[:, :-1]
+    covariance = centre @ np.linalg.inv(information) @ centre.T  # of strengths with the mean 0
+    reach = [(fit[team].high - fit[team].low) / 2 for team in TEAMS]
+    np.testing.assert_allclose(reach, 1.959964 * np.sqrt(np.diag(covariance)), rtol=1e-6)
 
 
 def test_bradley_terry_of_two_is_the_odds_of_winning():
     fit = bradley_terry([[0, 30], [10, 0]], ["a", "b"])
-    assert fit.log_strengths[0] - fit.log_strengths[1] == pytest.approx(np.log(3))
-    chance = fit.beats("a", "b")
-    assert chance.value == pytest.approx(0.75)
-    # Closed form: the logit of a proportion has the variance 1 / (n p (1 - p))
+    assert fit["a"].value - fit["b"].value == pytest.approx(np.log(3))
+    # Closed form: the logit of a proportion has the variance 1 / (n p (1 - p)); each has half of it
     gap = stats.norm.ppf(0.975) / np.sqrt(40 * 0.75 * 0.25)
-    assert np.log(chance.low / (1 - chance.low)) == pytest.approx(np.log(3) - gap)
-    assert fit.beats("a", "a").value == 0.5
+    assert fit["a"].high - fit["a"].low == pytest.approx(gap, rel=1e-6)
+    assert fit["a"].samples == 40
 
 
 def test_bradley_terry_intervals_cover_true_strengths():
@@ -257,8 +200,8 @@ def test_bradley_terry_intervals_cover_true_strengths():
     for _ in range(200):
         wins = np.triu(rng.binomial(40, chance), 1)
         wins += np.tril(40 - wins.T, -1)
-        low, high = bradley_terry(wins).intervals.T
-        inside.append((low <= truth) & (truth <= high))
+        fit = bradley_terry(wins).values()
+        inside.append([e.low <= t <= e.high for e, t in zip(fit, truth, strict=True)])
     assert 0.9 < np.mean(inside) < 0.99
 
 
@@ -292,12 +235,92 @@ def test_what_is_no_table_of_wins_is_an_error(wins, message):
         bradley_terry([[0, 1], [1, 0]], "abc")
 
 
-def test_bootstrap_over_raters_is_wider_than_wilson_when_tastes_differ():
-    # Ten raters, each of one mind: 60 of 100 choices, but only ten opinions
-    tables = np.array([[10, 0]] * 6 + [[0, 10]] * 4)
-    by_rater = bootstrap_raters(lambda total: total[0] / total.sum(), tables)
-    by_choice = win_rate(60, 100)
-    assert by_rater.value == by_choice.value == 0.6
-    assert by_rater.high - by_rater.low > 2 * (by_choice.high - by_choice.low)
-    with pytest.raises(ValueError, match="two of them"):
-        bootstrap_raters(np.sum, tables[:1])
+# Tables
+
+RATING = Answer(
+    "abc", "ada", 3, 1, ("baseline",), {"quality": 2, "fit": 4}, 1.5, "2026-01-31T12:00:00+00:00"
+)
+CHOICE = replace(RATING, sources=("real", "baseline"), scores={"choice": 0})
+
+
+def numbered(*trials, **changes):
+    return [replace(RATING, trial=trial, **changes) for trial in trials]
+
+
+def test_table_of_ratings_has_a_row_for_each_rater_and_gaps_where_nobody_answered():
+    given = [
+        *numbered(0, item=0, sources=("b",)),
+        *numbered(1, item=1, sources=("a",), scores={"quality": 5, "fit": 1}),
+        *numbered(1, item=1, sources=("a",), rater="grace", scores={"quality": 3, "fit": 3}),
+    ]
+    of_a = rating_table(given, "quality", "a")
+    np.testing.assert_array_equal(of_a, [[np.nan, 5], [np.nan, 3]])
+    of_b = rating_table(given, "quality", "b")
+    np.testing.assert_array_equal(of_b, [[2, np.nan], [np.nan, np.nan]])
+    every = rating_table(given, "fit")
+    np.testing.assert_array_equal(every, [[4, 1], [np.nan, 3]])
+
+
+def test_tables_of_wins_count_the_chosen_picture_on_either_side():
+    left = replace(CHOICE, trial=0, scores={"choice": 0})  # real
+    right = replace(CHOICE, trial=1, scores={"choice": 1})  # baseline
+    swapped = replace(right, trial=2, sources=("baseline", "real"))  # real
+    other = replace(right, rater="grace")
+    wins, sources = wins_table([left, right, swapped, other])
+    assert sources == ("baseline", "real")
+    assert wins.tolist() == [[0, 2], [2, 0]]
+
+
+def test_tables_refuse_what_does_not_belong_together():
+    with pytest.raises(ValueError, match="no answers yet"):
+        wins_table([])
+    with pytest.raises(ValueError, match="several studies"):
+        rating_table([RATING, replace(RATING, study="other")], "fit")
+    with pytest.raises(ValueError, match="need ratings"):
+        rating_table([CHOICE], "fit")
+    with pytest.raises(ValueError, match="need choices"):
+        wins_table([RATING])
+    with pytest.raises(ValueError, match="'speed'"):
+        rating_table([RATING], "speed")
+    with pytest.raises(ValueError, match="no ratings of 'gan'; there are some of baseline"):
+        rating_table([RATING], "fit", "gan")
+
+
+# Answers that nobody gave
+
+CAPTIONS = ["a red circle", "two blue stars", "a cross above a heart", "a pink square"]
+
+
+def pictures(*names, count=4, size=8):
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(count, 3, size, size, generator=generator) * 2 - 1 for name in names}
+
+
+def test_simulated_ratings_follow_their_rule_and_say_that_nobody_gave_them():
+    captions = [f"caption {i}" for i in range(100)]
+    study = make_study(captions, pictures("weak", "strong", count=100))
+    answers = simulated_answers(study, {"weak": 2.5, "strong": 3.5}, raters=20)
+    assert len(answers) == 20 * 200
+    assert all(a.time == "simulated" and a.rater.startswith("simulated-") for a in answers)
+    for question in ("quality", "fit"):
+        weak, strong = (rating_table(answers, question, source) for source in ("weak", "strong"))
+        assert (strong - weak).mean() == pytest.approx(1, abs=0.2)
+        assert strong.mean(axis=1).std() == pytest.approx(0.5, abs=0.25)  # raters differ
+    assert answers == simulated_answers(study, {"weak": 2.5, "strong": 3.5}, raters=20)
+    assert answers != simulated_answers(study, {"weak": 2.5, "strong": 3.5}, raters=20, seed=1)
+
+
+def test_simulated_choices_follow_their_strengths():
+    captions = [f"caption {i}" for i in range(40)]
+    study = make_study(captions, pictures("a", "b", "c", count=40), kind="pairs")
+    truth = {"a": 1.0, "b": 0.0, "c": -1.0}
+    wins, sources = wins_table(simulated_answers(study, truth, raters=20))
+    assert wins.shape == (3, 3) and wins.sum() == 20 * 120
+    fit = bradley_terry(wins, sources)
+    np.testing.assert_allclose(logit(fit, *"abc"), [1, 0, -1], atol=0.2)
+
+
+def test_simulated_answers_need_a_strength_for_each_source():
+    study = make_study(CAPTIONS, pictures("a", "b"))
+    with pytest.raises(ValueError, match="strengths of a, b"):
+        simulated_answers(study, {"a": 1.0})

@@ -1,14 +1,29 @@
-"""What is shown to whom in which order, and the rule that simulated answers follow."""
+"""The study, its file of answers and its form, clicked without a page."""
 
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
 from collections import Counter
+from dataclasses import asdict, replace
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from t2i_course.answers import rating_table, wins_tables
-from t2i_course.rating_statistics import bradley_terry
-from t2i_course.user_study import make_study, simulated_answers
+from t2i_course.user_study import (
+    SIMULATED,
+    Answer,
+    RatingForm,
+    append_answer,
+    cut_half_line,
+    make_study,
+    read_answers,
+)
 
 CAPTIONS = ["a red circle", "two blue stars", "a cross above a heart", "a pink square"]
 
@@ -106,31 +121,372 @@ def test_what_cannot_be_shown_is_an_error(captions, shown, kind, message):
         make_study(captions, shown, kind=kind)
 
 
-def test_simulated_ratings_follow_their_rule_and_say_that_nobody_gave_them():
-    captions = [f"caption {i}" for i in range(100)]
-    study = make_study(captions, pictures("weak", "strong", count=100))
-    answers = simulated_answers(study, {"weak": 2.5, "strong": 3.5}, raters=20)
-    assert len(answers) == 20 * 200
-    assert all(a.time == "simulated" and a.rater.startswith("simulated-") for a in answers)
-    for question in ("quality", "fit"):
-        weak, strong = (rating_table(answers, question, source) for source in ("weak", "strong"))
-        assert (strong - weak).mean() == pytest.approx(1, abs=0.2)
-        assert strong.mean(axis=1).std() == pytest.approx(0.5, abs=0.25)  # raters differ
-    assert answers == simulated_answers(study, {"weak": 2.5, "strong": 3.5}, raters=20)
-    assert answers != simulated_answers(study, {"weak": 2.5, "strong": 3.5}, raters=20, seed=1)
+# The file of answers: nothing given is lost, and nothing broken is passed over
+
+RATING = Answer(
+    "abc", "ada", 3, 1, ("baseline",), {"quality": 2, "fit": 4}, 1.5, "2026-01-31T12:00:00+00:00"
+)
+CHOICE = replace(RATING, sources=("real", "baseline"), scores={"choice": 0})
 
 
-def test_simulated_choices_follow_their_strengths():
-    captions = [f"caption {i}" for i in range(40)]
-    study = make_study(captions, pictures("a", "b", "c", count=40), kind="pairs")
-    truth = {"a": 1.0, "b": 0.0, "c": -1.0}
-    sources, tables = wins_tables(simulated_answers(study, truth, raters=20))
-    assert tables.shape == (20, 3, 3) and tables.sum() == 20 * 120
-    fit = bradley_terry(tables.sum(axis=0), sources)
-    np.testing.assert_allclose(fit.log_strengths, [1, 0, -1], atol=0.2)
+def numbered(*trials, **changes):
+    return [replace(RATING, trial=trial, **changes) for trial in trials]
 
 
-def test_simulated_answers_need_a_strength_for_each_source():
-    study = make_study(CAPTIONS, pictures("a", "b"))
-    with pytest.raises(ValueError, match="strengths of a, b"):
-        simulated_answers(study, {"a": 1.0})
+def test_answers_come_back_as_they_were_given(tmp_path):
+    path = tmp_path / "new folder" / "answers.jsonl"
+    given = [RATING, replace(CHOICE, rater="\u674e \u201cg\u00f6del\u201d", trial=4)]
+    for answer in given:
+        append_answer(path, answer)
+    assert read_answers(path) == given
+    assert path.read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills its own process by a POSIX signal")
+def test_answers_survive_a_kernel_that_is_killed(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    program = f"""
+import os, signal
+from t2i_course.user_study import Answer, append_answer
+scores = dict(quality=1, fit=5)
+for trial in range(3):
+    append_answer({str(path)!r}, Answer("abc", "ada", trial, 0, ("a",), scores, 0.1, "now"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == -9
+    assert [answer.trial for answer in read_answers(path)] == [0, 1, 2]
+
+
+def test_every_answer_is_on_the_disk_before_the_call_returns(tmp_path, monkeypatch):
+    path, synced = tmp_path / "answers.jsonl", []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(path.read_bytes()), real(file)))
+    append_answer(path, RATING)
+    assert json.loads(synced[0])["trial"] == 3  # the bytes were there when the disk was asked
+
+
+@pytest.mark.parametrize("kept", [1, 20, -1])
+def test_a_half_written_last_line_is_reported_removed_and_nothing_else_is_lost(tmp_path, kept):
+    path = tmp_path / "answers.jsonl"
+    first, second, third = numbered(1, 2, 3)
+    append_answer(path, first)
+    start = path.stat().st_size
+    append_answer(path, second)
+    half = path.read_bytes()[start:][:kept]
+    path.write_bytes(path.read_bytes()[:start] + half)
+
+    with pytest.warns(UserWarning, match="line 2, the last, was cut short"):
+        assert read_answers(path) == [first]
+    with pytest.warns(UserWarning, match="removed a line"):
+        append_answer(path, third)
+    assert read_answers(path) == [first, third]
+
+    path.write_bytes(path.read_bytes() + half)
+    assert cut_half_line(path) == half.decode()
+    assert cut_half_line(path) == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_answers(path) == [first, third]
+
+
+def test_only_a_half_line_in_the_file(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"study"')
+    assert cut_half_line(path) == '{"study"' and path.read_bytes() == b""
+    assert read_answers(path) == []
+    assert cut_half_line(tmp_path / "none.jsonl") == ""
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.jsonl"):
+        read_answers(tmp_path / "nothing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{oops}", "line 2 is not JSON"),
+        (b"\xff\xfe", "line 2 is not JSON"),
+        (b"", "line 2 is not JSON"),
+        (b"[1, 2]", "line 2 is no answer"),
+        (b'{"rater": "ada"}', "line 2 is no answer"),
+    ],
+)
+def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, line, message):
+    path = tmp_path / "answers.jsonl"
+    for answer in numbered(1, 2):
+        append_answer(path, answer)
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + line + b"\n" + second)
+    with pytest.raises(ValueError, match=f"answers.jsonl, {message}"):
+        read_answers(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": {"quality": 6, "fit": 1}}, "quality is one of"),
+        ({"scores": {"quality": 1, "fit": 0}}, "fit is one of"),
+        ({"scores": {"quality": 1, "fit": True}}, "fit is one of"),
+        ({"scores": {"quality": 2.5, "fit": 1}}, "quality is one of"),
+        ({"scores": {"quality": 1}}, "quality and fit"),
+        ({"scores": {"choice": 1}}, "quality and fit"),
+        ({"sources": ["a", "b"]}, "choice"),
+        ({"sources": ["a", "a"], "scores": {"choice": 1}}, "one or two names"),
+        ({"sources": ["a", "b"], "scores": {"choice": 2}}, "choice is one of"),
+        ({"sources": []}, "one or two names"),
+        ({"sources": "a"}, "one or two names"),
+        ({"rater": ""}, "rater is a text"),
+        ({"trial": -1}, "trial is a number"),
+        ({"item": "1"}, "item is a number"),
+        ({"seconds": -0.5}, "seconds"),
+    ],
+)
+def test_an_answer_out_of_range_is_an_error_with_its_line(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RATING, **changes)
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(asdict(RATING) | changes) + "\n")
+    with pytest.raises(ValueError, match=f"line 1: .*{message}"):
+        read_answers(path)
+
+
+def test_the_same_trial_twice_by_one_rater_is_an_error_that_names_both_lines(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    for answer in [*numbered(1, 2), *numbered(1, rater="grace"), *numbered(1)]:
+        append_answer(path, answer)
+    with pytest.raises(ValueError, match="lines 1 and 4 .* 'ada'"):
+        read_answers(path)
+
+
+def test_answers_that_nobody_gave_are_not_written(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    with pytest.raises(ValueError, match="simulated"):
+        append_answer(path, replace(RATING, time=SIMULATED))
+    assert not path.exists()
+
+
+# The form, the kernel's half of it
+
+MARKED = ["a <b>red</b> circle & $x$", "two blue stars", "a cross above a heart"]
+
+
+@pytest.fixture
+def two_sources():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda: torch.rand(3, 3, 8, 8, generator=generator) * 2 - 1  # noqa: E731
+    return {"secret-model": draw(), "real-photos": draw()}
+
+
+@pytest.fixture
+def study(two_sources):
+    return make_study(MARKED, two_sources)
+
+
+@pytest.fixture
+def pairs(two_sources):
+    return make_study(MARKED, two_sources, kind="pairs")
+
+
+def inside(widget):
+    """All widgets of a form."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from inside(child)
+
+
+def texts(form):
+    return [w.value for w in inside(form) if isinstance(w, widgets.HTML)]
+
+
+def press(form, label):
+    (button,) = [
+        w for w in inside(form) if isinstance(w, widgets.Button) and w.description == label
+    ]
+    button.click()
+
+
+def answer(form, **scores):
+    for question, score in scores.items():
+        form.buttons[question, score].click()
+    press(form, "Next")
+
+
+def chosen(form):
+    return {key for key, button in form.buttons.items() if button.button_style == "info"}
+
+
+def progress(form):
+    (text,) = [text for text in texts(form) if " of " in text and "rated by" in text]
+    return text.partition(",")[0]
+
+
+def test_a_rater_answers_everything_and_each_answer_is_in_the_file_at_once(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(study, path)
+    next(w for w in inside(form) if isinstance(w, widgets.Text)).value = " Ada  Lovelace "
+    press(form, "Begin")
+    for done, trial in enumerate(study.order("ada lovelace")):
+        assert progress(form) == f"{done + 1} of 6"
+        answer(form, quality=1 + done % 5, fit=5 - done % 5)
+        saved = read_answers(path)[-1]
+        assert len(read_answers(path)) == done + 1
+        assert (saved.trial, saved.item, saved.sources) == (
+            trial.number,
+            trial.item,
+            trial.sources,
+        )
+        assert saved.scores == {"quality": 1 + done % 5, "fit": 5 - done % 5}
+        assert saved.rater == "ada lovelace" and saved.study == study.id
+    assert any(text.startswith("Thank you. All 6") for text in texts(form))
+
+
+@pytest.mark.parametrize("kind", ["ratings", "pairs"])
+def test_no_name_of_a_source_leaves_the_kernel_before_the_end(two_sources, tmp_path, kind):
+    widgets.Widget.close_all()  # those of other tests
+    study = make_study(MARKED, two_sources, kind=kind)
+    form = RatingForm(study, tmp_path / "answers.jsonl", rater="ada")
+    scores = {"choice": 1} if kind == "pairs" else {"quality": 3, "fit": 3}
+
+    def sent():  # what the page can see: the whole state of every widget of the kernel
+        return json.dumps(widgets.Widget.get_manager_state(drop_defaults=False))
+
+    for _ in study.trials():
+        assert not any(name in sent() for name in two_sources)
+        answer(form, **scores)
+    assert all(name in sent() for name in two_sources)
+    form.close()
+
+
+def test_the_shown_picture_is_the_trials_enlarged_pixel_for_pixel(pairs, tmp_path):
+    form = RatingForm(pairs, tmp_path / "answers.jsonl", rater="ada")
+    trial = pairs.order("ada")[0]
+    for widget, source in zip(form.pictures, trial.sources, strict=True):
+        shown = np.asarray(Image.open(io.BytesIO(bytes(widget.value))))
+        assert shown.shape == (256, 256, 3)
+        np.testing.assert_array_equal(shown[::32, ::32], pairs.pictures[source][trial.item])
+        np.testing.assert_array_equal(shown[31::32, 31::32], shown[::32, ::32])
+
+
+def test_captions_are_plain_text(study, tmp_path):
+    form = RatingForm(study, tmp_path / "answers.jsonl", rater="ada")
+    while form.trials[0].item != 0:
+        answer(form, quality=1, fit=1)
+    assert "a &lt;b&gt;red&lt;/b&gt; circle &amp; $x$" in texts(form)
+
+
+def test_next_waits_for_all_questions_and_a_double_click_answers_once(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(study, path, rater="ada")
+    assert form.next_button.disabled
+    press(form, "Next")
+    form.buttons["quality", 1].click()
+    form.buttons["quality", 4].click()  # a change of mind
+    assert form.next_button.disabled
+    form.buttons["fit", 2].click()
+    assert chosen(form) == {("quality", 4), ("fit", 2)}
+    assert not form.next_button.disabled and not path.exists()
+    press(form, "Next")
+    press(form, "Next")
+    assert [a.scores for a in read_answers(path)] == [{"quality": 4, "fit": 2}]
+    assert not chosen(form) and form.next_button.disabled
+
+
+def test_the_same_name_goes_on_where_it_stopped(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(study, path, rater="Ada")
+    for _ in range(2):
+        answer(form, quality=1, fit=1)
+    RatingForm(study, path, rater="grace")  # another rater begins at the beginning
+    resumed = RatingForm(study, path, rater="ada ")
+    assert progress(resumed) == "3 of 6"
+    assert any(text.startswith("Welcome back. 2 of 6") for text in texts(resumed))
+    assert resumed.trials == study.order("ada")[2:]
+    assert progress(RatingForm(study, path, rater="grace")) == "1 of 6"
+
+
+def test_who_has_finished_is_thanked_and_not_asked_again(pairs, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(pairs, path, rater="ada")
+    for trial in pairs.order("ada"):
+        answer(form, choice=trial.sources.index("secret-model"))
+    again = RatingForm(pairs, path, rater="ada")
+    assert "secret-model: you chose it 3 of 3 times." in texts(again)
+    assert "real-photos: you chose it 0 of 3 times." in texts(again)
+    assert not any(isinstance(w, widgets.Button) for w in inside(again))
+
+
+def test_the_same_form_open_twice_writes_no_trial_twice(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    first, second = (RatingForm(study, path, rater="ada") for _ in range(2))
+    for _ in range(3):
+        answer(first, quality=5, fit=5)
+    answer(second, quality=1, fit=1)
+    assert [a.scores["quality"] for a in read_answers(path)] == [5, 5, 5]
+    assert progress(second) == "4 of 6"
+
+
+def test_an_answer_cut_short_is_reported_and_asked_again(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(study, path, rater="ada")
+    for _ in range(2):
+        answer(form, quality=1, fit=1)
+    path.write_bytes(path.read_bytes()[:-10])
+    resumed = RatingForm(study, path)
+    assert any("cut short" in text for text in texts(resumed))
+    next(w for w in inside(resumed) if isinstance(w, widgets.Text)).value = "ada"
+    press(resumed, "Begin")
+    assert progress(resumed) == "2 of 6"
+    answer(resumed, quality=2, fit=2)
+    assert [a.scores["fit"] for a in read_answers(path)] == [1, 2]
+
+
+def test_an_empty_name_is_asked_again(study, tmp_path):
+    form = RatingForm(study, tmp_path / "answers.jsonl")
+    press(form, "Begin")
+    assert any("enter a name" in text for text in texts(form))
+
+
+def test_unreadable_and_foreign_files_are_refused_before_the_first_picture(study, pairs, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("no answers\n")
+    with pytest.raises(ValueError, match="broken.jsonl, line 1"):
+        RatingForm(study, broken)
+    path = tmp_path / "answers.jsonl"
+    answer(RatingForm(study, path, rater="ada"), quality=1, fit=1)
+    with pytest.raises(ValueError, match="another study"):
+        RatingForm(pairs, path)
+
+
+def test_an_answer_that_cannot_be_saved_is_told_and_kept_on_the_page(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(study, path, rater="ada")
+    path.mkdir()  # writing fails on every system
+    answer(form, quality=4, fit=2)
+    assert any("could not be saved" in text for text in texts(form))
+    assert progress(form) == "1 of 6" and chosen(form) == {("quality", 4), ("fit", 2)}
+    path.rmdir()
+    press(form, "Next")
+    assert read_answers(path)[0].scores == {"quality": 4, "fit": 2}
+    assert progress(form) == "2 of 6"
+
+
+def test_a_file_that_lost_answers_is_not_thanked_for(pairs, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(pairs, path, rater="ada")
+    for done in range(3):
+        if done == 2:
+            path.unlink()
+        answer(form, choice=0)
+    assert any("has lost answers" in text for text in texts(form))
+
+
+def test_answers_of_others_in_the_same_file_stay(study, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    form = RatingForm(study, path, rater="ada")
+    answer(form, quality=1, fit=1)
+    (given,) = read_answers(path)
+    append_answer(path, replace(given, rater="grace"))
+    answer(form, quality=2, fit=2)
+    assert [a.rater for a in read_answers(path)] == ["ada", "grace", "ada"]

@@ -22,8 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from t2i_course.answers import read_answers
-from t2i_course.user_study import make_study
+from t2i_course.user_study import make_study, read_answers
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -43,8 +42,7 @@ SOURCES = ("hidden-baseline", "hidden-real")
 # The cell loads the study, as a rater's notebook does: the names are not in the page's own text
 CELL = """
 import numpy as np
-from t2i_course.rating_form import RatingForm
-from t2i_course.user_study import make_study
+from t2i_course.user_study import RatingForm, make_study
 
 with np.load("study.npz") as file:
     captions = file["captions"].tolist()
