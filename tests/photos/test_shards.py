@@ -295,7 +295,7 @@ def test_evaluation_takes_shards(folder, tmp_path, monkeypatch):
     assert other_real(held, 100)[1].shape == (12, 3, SIZE, SIZE)
 
 
-def test_train_generate_judge_and_evaluate_take_shards(tmp_path, monkeypatch, tiny_bert, capsys):
+def test_commands_take_shards(tmp_path, monkeypatch, tiny_bert, capsys):
     folder = tmp_path / "photos"
     write_shards(folder / "train", range(12))
     write_shards(folder / "val", range(100, 200), each=60)
@@ -313,8 +313,8 @@ def test_train_generate_judge_and_evaluate_take_shards(tmp_path, monkeypatch, ti
     assert main(["generate", "a red bus", "--model", "tiny", "--count", "2"]) == 0
     card = json.loads((home / "checkpoints" / "tiny.json").read_text())
     assert card["data"] == "photos"
-    judge = ["judge", "caption-matcher", "--data", str(folder), "--steps", "20", *common]
-    assert main([*judge, "--output", "matcher"]) == 0
+    network = ["metric-network", "caption-matcher", "--data", str(folder), "--steps", "20", *common]
+    assert main([*network, "--output", "matcher"]) == 0
     evaluate = ["evaluate", "--data", str(folder), "--model", "tiny", "--samples", "100"]
     status = main([*evaluate, "--matcher", "matcher", "--device", "cpu"])
     printed = capsys.readouterr()
