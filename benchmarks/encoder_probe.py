@@ -3,7 +3,7 @@
     python benchmarks/encoder_probe.py            prints the figures
     python benchmarks/encoder_probe.py --ledger   writes them to data/results/encoder.json, too
 
-Classifiers are trained on captions of random scenes and judged on the held-out captions of val:
+Classifiers are trained on captions of random scenes and measured on the held-out captions of val:
 `seen` in the words that train uses, `unseen` in the words that it never uses.
 """
 

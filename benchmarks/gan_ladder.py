@@ -81,25 +81,25 @@ def command_of(rung: str, seed: int, arguments: argparse.Namespace) -> list[str]
     ]  # fmt: skip
 
 
-def find_run(told: str) -> dict | None:
+def find_run(command: str) -> dict | None:
     """Return the run of a command, if it is done."""
     lines = RUNS.read_text(encoding="utf-8").splitlines() if RUNS.exists() else []
-    return next((run for run in map(json.loads, lines) if run["command"] == told), None)
+    return next((run for run in map(json.loads, lines) if run["command"] == command), None)
 
 
 def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
     """Train a rung if that is not done; return its evaluation with seconds and memory."""
-    command = command_of(rung, seed, arguments)
-    told = shlex.join(["python", *command])
-    if (done := find_run(told)) is not None:
+    words = command_of(rung, seed, arguments)
+    command = shlex.join(["python", *words])
+    if (done := find_run(command)) is not None:
         return done
-    print(told, flush=True)
+    print(command, flush=True)
     name = f"ladder-{rung}-{seed}"
     folder = runtime.data_folder() / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / name  # beside the run, not among the shipped checkpoints
     process = subprocess.Popen(
-        [sys.executable, *command, "--output", str(weights), "--resume"],
+        [sys.executable, *words, "--output", str(weights), "--resume"],
         cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL,
     )  # fmt: skip
     _, status, usage = os.wait4(process.pid, 0)
@@ -109,7 +109,7 @@ def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
     unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss in bytes, or kilobytes
     last = report.read_lines(folder / report.LOG_FILE)[-1]
     run = {
-        "rung": rung, "seed": seed, "command": told, "seconds": card["seconds"],
+        "rung": rung, "seed": seed, "command": command, "seconds": card["seconds"],
         "megabytes": round(usage.ru_maxrss / unit), "hardware": card["hardware"],
         "metrics": last["metrics"],
     }  # fmt: skip
@@ -158,11 +158,11 @@ def main() -> None:
             "seconds": round(sum(run["seconds"] for run in runs), 1),
             "command": again,
         }  # fmt: skip
-        told = [rung.ljust(15)]
+        figures = [rung.ljust(15)]
         for metric in METRICS:
             values = [run["metrics"][metric]["value"] for run in runs]
             between = interval(values)
-            told.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
+            figures.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
             rows.append(
                 report.Row(
                     id=f"{name}-{report.slug(f'{rung} {metric}')}",
@@ -175,7 +175,7 @@ def main() -> None:
             )  # fmt: skip
         for cost, unit in (("seconds", "s"), ("megabytes", "MB")):
             values = [run[cost] for run in runs]
-            told.append(f"{np.mean(values):.0f} {unit}")
+            figures.append(f"{np.mean(values):.0f} {unit}")
             rows.append(
                 report.Row(
                     id=f"{name}-{rung}-{cost}", value=float(np.mean(values)),
@@ -184,7 +184,7 @@ def main() -> None:
                     split="none", extractor="none", **common,
                 )
             )  # fmt: skip
-        print(", ".join(told), flush=True)
+        print(", ".join(figures), flush=True)
     if arguments.ledger:
         print(f"written: {report.add_rows(f'{name}.json', rows).name}")
 

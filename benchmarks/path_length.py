@@ -37,13 +37,13 @@ def main() -> None:
     start, device = time.perf_counter(), runtime.settings().device
     generator, encoder, card = generation.load_model(arguments.model, device)
     held = held_out.open_held_out(card["data"], progress=False)
-    told = held.captions(held_out.choose_captions(held, arguments.captions))
+    captions = held.captions(held_out.choose_captions(held, arguments.captions))
     noise = torch.randn(
-        len(told), generator.noise_dim, generator=torch.Generator().manual_seed(0)
+        len(captions), generator.noise_dim, generator=torch.Generator().manual_seed(0)
     ).to(device)  # [N, Z]
     lengths = []
-    for k in range(0, len(told), 32):
-        text = encoder(told[k : k + 32]).sentence.clone()  # [B, D]
+    for k in range(0, len(captions), 32):
+        text = encoder(captions[k : k + 32]).sentence.clone()  # [B, D]
         with torch.no_grad():
             styles = generator.style(text, noise[k : k + 32])  # [B, W]
         lengths.append(path_length(generator, styles).cpu().numpy())

@@ -65,9 +65,9 @@ def main() -> None:
     figures = {}
     for name, form in forms.items():
         generator = form.objective.modules["generator"]
-        told = f"{generator.name} decoder of width {generator.config['width']}"
+        what = f"{generator.name} decoder of width {generator.config['width']}"
         figures[name] = (
-            f"seconds of a training step of {size} pictures with the {told}, "
+            f"seconds of a training step of {size} pictures with the {what}, "
             f"{weights(generator):,} weights",
             float(np.mean(seconds[name][2:])),
         )

@@ -3,7 +3,7 @@
 p(t | x) = prod_i p(t_i | t_1 ... t_{i-1}, x): convolutions turn the picture into a map of 8 x 8
 places, and a transformer that reads the words so far attends to them (vinyals2015show,
 xu2015showattend). Every word of a caption has a loss of its own, and "heart" after "a small red
-star above a large blue" can only be told by the picture: so it learns what belongs to what in far
+star above a large blue" can only be read in the picture: so it learns what belongs to what in far
 fewer steps than a discriminator, which gets one number for picture and sentence.
 
 Trained on real pictures and then left as it is, it tells a generator word by word what its picture

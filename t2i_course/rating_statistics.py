@@ -55,7 +55,8 @@ def rating_table(answers: Iterable[Answer], question: str, source: str | None = 
     known = sorted(set(given[1]))
     if source not in known:
         raise ValueError(f"no ratings of {source!r}; there are some of {', '.join(known)}")
-    return table.xs(source, axis=1, level=1).reindex(columns=sorted(set(given[2]))).to_numpy(dtype=float)
+    own = table.xs(source, axis=1, level=1).reindex(columns=sorted(set(given[2])))
+    return own.to_numpy(dtype=float)
 
 
 def wins_table(answers: Iterable[Answer]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -291,6 +291,17 @@ def test_prose_quotes_the_ledger_as_it_is(name, text):
     assert text.count("<!-- ledger") == quotes == text.count("/ledger"), "a marker is misspelt"
 
 
+def test_every_row_is_quoted_by_a_page_or_read_by_a_notebook():
+    quoted = {match["id"] for _, text in prose() for match in report.QUOTE.finditer(text)}
+    read = []  # ids and their patterns in code, f"ladder-{rung}-{metric}"
+    for path in sorted(CHECKOUT.glob("notebooks/*.ipynb")):
+        code = (c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+        for text in re.findall(r'"([a-z][a-z0-9{}_-]*-[a-z0-9{}_-]*)"', "\n".join(code)):
+            read.append(".+".join(map(re.escape, re.split(r"\{\w+\}", text))))
+    pattern = re.compile("|".join(read))
+    assert [r.id for r in ledger() if r.id not in quoted and not pattern.fullmatch(r.id)] == []
+
+
 def test_ledger_is_complete_and_holds_no_machines_path():
     rows = ledger()
     assert len({row.id for row in rows}) == len(rows)

@@ -1,7 +1,7 @@
 """Does a picture show what its caption says? As a fact: read by the oracle, counted, with interval.
 
 Only scenes can be asked this, since their captions come with what they state. A share has a meaning
-beside the shares of two other sets: real pictures, and the same pictures judged against captions of
+beside the shares of two other sets: real pictures, and the same pictures compared with captions of
 others (`derangement`), which says how much is right by accident.
 
     verdicts = check_images(images, facts)       # each picture against its own caption
@@ -180,7 +180,7 @@ def derangement(groups: Iterable[Hashable], seed: int = 0) -> np.ndarray:
         seed: of the draw.
 
     Returns:
-        int64 [N]: picture i is judged against the caption of picture result[i].
+        int64 [N]: picture i is compared with the caption of picture result[i].
 
     Raises:
         ValueError: fewer than two pictures, or a group of more than half of them.
