@@ -179,7 +179,36 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
         "image out and say so; default: %(default)s")  # fmt: skip
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
     _add_common(network)
+
+    _add_sound_commands(commands)
     return parser
+
+
+def _add_sound_commands(commands: argparse._SubParsersAction) -> None:
+    """Describe the commands of video to audio."""
+    sound = commands.add_parser("sound", help="hear a video of bouncing balls")
+    add = sound.add_argument
+    add("clip", metavar="CLIP", help="a video file of any kind; its first 30 s are read")
+    add("--output", metavar="FILE.wav", default="sound.wav", help="default: %(default)s")
+    add("--video", metavar="FILE.mp4", help="the clip with its sound, too")
+    add("--model", metavar="NAME|PATH", default="video-to-audio", help="a name in "
+        "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
+    add("--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE")
+
+    clips = commands.add_parser("clips", help="draw clips of bouncing balls, with their true sound")
+    add = clips.add_argument
+    add("--output", metavar="FOLDER", required=True, help="a new folder")
+    add("--count", type=int, default=6, help="default: %(default)s")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+
+    train = commands.add_parser("train-sound", help="train a network of video to audio")
+    add = train.add_argument
+    add("network", nargs="?", choices=("video-to-audio", "sound-features"),
+        default="video-to-audio", help="video-to-audio, which sound hears with; sound-features, "
+        "for FD-sounds; default: %(default)s")  # fmt: skip
+    add("--steps", type=int, default=3200, help="default: %(default)s")
+    add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
+    _add_common(train)
 
 
 def _add_metric_networks(parser: argparse.ArgumentParser) -> None:

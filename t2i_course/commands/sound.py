@@ -23,7 +23,9 @@ KNOWS = (
 def run(args: argparse.Namespace) -> int:
     """Read a clip, imagine its sound, write it; and the clip with it, if asked for."""
     output = video_file.check_suffix(args.output, SUFFIXES)
-    target = None if args.video is None else video_file.check_suffix(args.video, video_file.SUFFIXES)
+    target = (
+        None if args.video is None else video_file.check_suffix(args.video, video_file.SUFFIXES)
+    )
     clip = video_file.read_video(args.clip, video_to_audio.SIDE)
     for remark in clip.notes:
         note(remark)

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime
-from t2i_course.metrics.picture_network import NO_ENCODER
+from t2i_course.metrics.networks import NO_ENCODER
 from t2i_course.scenes.bouncing_balls import (
     MATERIALS,
     RADII,
@@ -109,7 +109,7 @@ def features_of(network: SoundFeatures, sounds: Sequence[np.ndarray]) -> np.ndar
 
 def train_sound_features(
     output: str = NAME,
-    steps: int = 3000,
+    steps: int = 3200,
     batch_size: int = 64,
     seed: int = 0,
     device: str | None = None,
