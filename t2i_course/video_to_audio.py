@@ -356,7 +356,8 @@ def fit(
     )
     network.train()
     found: list[tuple[float, float]] = []
-    for _ in tqdm(range(steps), desc="training", unit="step", disable=not progress):
+    bar = tqdm(range(steps), desc="training", unit="step", disable=not progress)
+    for _ in bar:
         batch = [part.to(device) for part in to_tensors(draw(rng))]
         with torch.autocast(device.type, torch.bfloat16, enabled=runtime.bf16_pays(device)):
             error, contrast = network.losses(*batch)
@@ -366,6 +367,7 @@ def fit(
         optimizer.step()
         schedule.step()
         found.append((error.item(), contrast.item()))
+        bar.set_postfix_str(f"error {-FLOOR * error.item() ** 0.5:.1f} dB", refresh=False)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss.item()} at step {len(found)}: lower the learning rate"
@@ -374,7 +376,7 @@ def fit(
     return found
 
 
-def draw_batch(rng: np.random.Generator, size: int = 16) -> list[Clip]:
+def draw_batch(rng: np.random.Generator, size: int = 8) -> list[Clip]:
     """Draw clips that share a frame rate, so that they have equally many frames."""
     rate = float(rng.uniform(*FRAME_RATES))
     return [draw_clip(rng, frame_rate=rate) for _ in range(size)]
@@ -382,8 +384,8 @@ def draw_batch(rng: np.random.Generator, size: int = 16) -> list[Clip]:
 
 def train_video_to_audio(
     output: str = NAME,
-    steps: int = 1600,
-    batch_size: int = 16,
+    steps: int = 3200,
+    batch_size: int = 8,
     seed: int = 0,
     device: str | None = None,
     command: str = "",
