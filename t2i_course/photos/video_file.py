@@ -184,7 +184,7 @@ def write_video(
         container.mux(video.encode())
         samples = signal.resample_poly(sound, AAC_RATE, sound_rate).astype(np.float32)[None]
         block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")  # [1, N]
-        block.sample_rate = AAC_RATE
+        block.sample_rate, block.pts, block.time_base = AAC_RATE, 0, Fraction(1, AAC_RATE)
         container.mux(audio.encode(block))
         container.mux(audio.encode())
     return path
