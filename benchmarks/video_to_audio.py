@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 from t2i_course import report, runtime, video_to_audio
-from t2i_course.estimates import Estimate, wilson_interval
-from t2i_course.evaluation import frechet, retrieval
+from t2i_course.evaluation import Estimate, frechet, retrieval, wilson_interval
 from t2i_course.metrics import sound_features
 from t2i_course.metrics.sound_accuracy import SoundAccuracy, measure
 from t2i_course.photos import video_file

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import librosa
 import numpy as np
 
-from t2i_course.estimates import Estimate, bootstrap_interval, wilson_interval
+from t2i_course.evaluation import Estimate, bootstrap_interval, wilson_interval
 from t2i_course.scenes.bouncing_balls import SOUND_RATE, Clip, impacts
 
 TOLERANCE = 0.05  # s between an impact and its onset
