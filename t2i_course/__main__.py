@@ -61,8 +61,7 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add("--teach-parts", action="store_true", help="with --set parts=on: teach the reader of parts "
         "that comes with --init, too")  # fmt: skip
     add("--steps", type=int, help="updates; default: by profile")
-    add("--batch-size", type=int, default=64, help="images a step, over all processes; default: "
-        "%(default)s")  # fmt: skip
+    add("--batch-size", type=int, help="images a step, over all processes; default: by model")
     add("--accumulate", type=int, default=1, metavar="N", help="take a step in N parts, for small "
         "memory; default: %(default)s")  # fmt: skip
     add("--learning-rate", type=float, help="default: by model; the GAN's two are set by --set")
@@ -145,6 +144,8 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
     add = encoder.add_argument
     add("--captions", metavar="FILE", action="append", default=[],
         help="a COCO captions file to learn from as well; may be repeated")  # fmt: skip
+    add("--data", metavar="FOLDER", help="learn the training captions of this folder in COCO's "
+        "layout, in any language, in place of those of scenes")  # fmt: skip
     add("--output", metavar="FOLDER", help="default: data/encoders/caption-bert")
     add("--mlm-steps", type=int, help="steps on masked words")
     add("--contrastive-steps", type=int, help="steps on pairs of captions")

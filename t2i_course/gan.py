@@ -226,7 +226,7 @@ class TextGenerator(nn.Module):
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
-        check_inputs(text, noise, self.text_dim, self.noise_dim)
+        text = check_inputs(text, noise, self.text_dim, self.noise_dim)
         first, *others = self.latent
         latent = first(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
         parts = None

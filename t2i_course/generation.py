@@ -201,11 +201,10 @@ def sample(
     ).to(device)  # [C, Z]
     drawn = torch.arange(len(prompts) * count, device=device)
     with torch.inference_mode():
-        parts = [encoder(prompts[k : k + BATCH]).sentence for k in range(0, len(prompts), BATCH)]
-        text = torch.cat(parts)  # [P, D]
         hidden = None if progress is None else not progress
         for rows in tqdm(drawn.split(BATCH), desc="drawing", disable=hidden):
-            images = generator(text[rows // count], noise[rows % count])  # [B, 3, S, S]
+            text = encoder([prompts[row] for row in (rows // count).tolist()])
+            images = generator(text, noise[rows % count])  # [B, 3, S, S]
             yield to_uint8(images.float()).cpu()
 
 

@@ -6,9 +6,11 @@ the side with residual blocks (He et al., CVPR 2016) that enlarge by copying pix
 afterwards, which leaves no checkerboard (Odena et al., "Deconvolution and checkerboard artifacts",
 Distill 2016).
 
-Every generator of the course is called as `images = generator(text, noise)`: text [B, D], noise
-[B, Z] or None -> images [B, 3, S, S] in [-1, 1]. A decoder does it in two halves: `seed(text,
-noise)` gives a small map of features, `draw(features)` makes the picture from a map of any size.
+Every generator of the course is called as `images = generator(text, noise)`: text is `TextFeatures`
+of B captions, of which a generator takes what it needs (a tensor [B, D] stands for the sentences
+alone); noise [B, Z] or None -> images [B, 3, S, S] in [-1, 1]. A decoder does it in two halves:
+`seed(text, noise)` gives a small map of features, `draw(features)` makes the picture from a map of
+any size.
 """
 
 from __future__ import annotations
@@ -23,12 +25,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from t2i_course.text_encoder import TextFeatures
 
-def check_inputs(text: Tensor, noise: Tensor | None, text_dim: int, noise_dim: int) -> None:
-    """Refuse text and noise that a generator was not built for.
+
+def check_inputs(
+    text: TextFeatures | Tensor, noise: Tensor | None, text_dim: int, noise_dim: int
+) -> Tensor:
+    """Refuse text and noise that a generator was not built for; return its sentences [B, D].
 
     Args:
-        text: must be [B, text_dim].
+        text: features of captions, or their sentences alone; these must be [B, text_dim].
         noise: must be [B, noise_dim]; a generator with noise_dim 0 ignores it.
         text_dim: D, features of a caption.
         noise_dim: Z.
@@ -36,13 +42,14 @@ def check_inputs(text: Tensor, noise: Tensor | None, text_dim: int, noise_dim: i
     Raises:
         ValueError: a wrong shape, or the noise is missing.
     """
+    text = text if isinstance(text, Tensor) else text.sentence
     if text.ndim != 2 or text.shape[1] != text_dim:
         raise ValueError(
             f"text features have shape {list(text.shape)}, this generator takes [B, {text_dim}]: "
             "use the text encoder that it was trained with, or build it with text_dim= that width"
         )
     if noise_dim == 0:
-        return
+        return text
     if noise is None:
         raise ValueError(
             f"this generator draws from noise: pass torch.randn({len(text)}, {noise_dim}) with "
@@ -53,6 +60,7 @@ def check_inputs(text: Tensor, noise: Tensor | None, text_dim: int, noise_dim: i
             f"noise has shape {list(noise.shape)}, needed is [{len(text)}, {noise_dim}]: one "
             "vector for each caption"
         )
+    return text
 
 
 class Standardize(nn.Module):
@@ -123,7 +131,7 @@ class ArticleDecoder(nn.Module):
 
     def seed(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the map of features that the picture grows from, [B, 128, S/4, S/4]."""
-        check_inputs(text, noise, self.text_dim, self.noise_dim)
+        text = check_inputs(text, noise, self.text_dim, self.noise_dim)
         side = self.image_size // 4
         latent = self.project(text)  # [B, 512]
         return functional.relu(self.linear(latent)).reshape(-1, 128, side, side)  # [B, 128, 16, 16]
@@ -207,7 +215,7 @@ class ResidualDecoder(nn.Module):
 
     def seed(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the map of features that the picture grows from, [B, C, 4, 4]."""
-        check_inputs(text, noise, self.text_dim, self.noise_dim)
+        text = check_inputs(text, noise, self.text_dim, self.noise_dim)
         latent = self.standardize(text)  # [B, D]
         if self.noise_dim:
             latent = torch.cat([latent, noise], dim=1)  # [B, D + Z]

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from t2i_course import runtime
 from t2i_course.data import Batch
+from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
 
 PATIENCE = 6  # hours that processes wait for one of them, which may be judging 30,000 pictures
 
@@ -33,7 +34,7 @@ class TrainingBatch(Batch):
     """A `data.Batch` on the device, with what a generator takes.
 
     Attributes:
-        text: [B, D], float32, features of the captions.
+        text: features of the captions: sentences [B, D], float32, or sentences and words.
         noise: [B, Z], or None for a generator without noise.
         step: the number of the step, from 1.
         chance: what `draw` draws from, on the CPU; torch's global generator if None.
@@ -41,7 +42,7 @@ class TrainingBatch(Batch):
         processes: how many share the step.
     """
 
-    text: Tensor
+    text: TextFeatures | Tensor
     noise: Tensor | None
     step: int
     chance: torch.Generator | None = None
@@ -110,7 +111,7 @@ class Place:
     def batch(
         self,
         batch: Batch,
-        text: np.ndarray | Tensor,
+        text: np.ndarray | Tensor | EmbeddedCaptions,
         noise: Tensor | None,
         step: int,
         chance: torch.Generator | None = None,
@@ -119,18 +120,22 @@ class Place:
 
         Args:
             batch: from `CaptionBatches`.
-            text: [N, D], features of all captions of the data.
+            text: features of all captions of the data: [N, D], or with their words.
             noise: [B, Z] or None.
             step: the number of the step.
             chance: at the same state in every process; see `TrainingBatch.draw`.
         """
-        features = torch.as_tensor(np.asarray(text[batch.caption_rows.numpy()]))  # [B, D]
+        features = text[batch.caption_rows.numpy()]  # [B, D], or TextFeatures
+        if isinstance(features, np.ndarray):
+            features = torch.from_numpy(features)
         return TrainingBatch(
             batch.images.to(self.device, memory_format=self.memory_format),
             batch.captions,
             batch.caption_rows,
             batch.image_rows,
-            text=features.to(self.device, torch.float32),
+            text=features.to(self.device)
+            if isinstance(features, TextFeatures)
+            else features.to(self.device, torch.float32),
             noise=None if noise is None else noise.to(self.device),
             step=step,
             chance=chance,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2i_course.flow_matching import FlowGenerator
 from t2i_course.gan import SLOPE, TextGenerator, block_channels
 from t2i_course.image_decoder import DECODERS, Standardize, check_inputs
 
@@ -208,7 +209,7 @@ class StyleGenerator(nn.Module):
 
     def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
-        check_inputs(text, noise, self.text_dim, self.noise_dim)
+        text = check_inputs(text, noise, self.text_dim, self.noise_dim)
         styles = self.style(text, noise)  # [B, W]
         return self.synthesize(styles[:, None].expand(-1, self.layers, -1))
 
@@ -287,4 +288,5 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
     **DECODERS,
     TextGenerator.name: TextGenerator,
     StyleGenerator.name: StyleGenerator,
+    FlowGenerator.name: FlowGenerator,
 }

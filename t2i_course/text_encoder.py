@@ -7,12 +7,13 @@ by its name on the hub or its folder, `bert-base-uncased` for one.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,20 +30,68 @@ from t2i_course import runtime
 DEFAULT_ENCODER = "caption-bert"
 POOLINGS = ("mean", "cls")
 BATCH = 256  # captions encoded at once for the cache
-COUNTED = 8192  # captions whose tokens are counted at once
+COPIED = 8192  # captions held in memory at once
 
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What an encoder makes of a batch of captions.
+    """What an encoder makes of a batch of captions, and what a generator takes.
 
-    sentence [B, D]: one vector a caption; tokens [B, T, D]: the last layer, one vector a token;
-    attention_mask [B, T]: 1 for a token, 0 for padding.
+    sentence [B, D]: one vector a caption; words [B, T, D]: the last layer, one vector a token;
+    mask [B, T]: 1 for a token, 0 for padding.
     """
 
     sentence: Tensor
-    tokens: Tensor
-    attention_mask: Tensor
+    words: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        """B, the number of captions."""
+        return len(self.sentence)
+
+    def __getitem__(self, rows: slice | Tensor) -> TextFeatures:
+        """Some of the captions."""
+        return TextFeatures(self.sentence[rows], self.words[rows], self.mask[rows])
+
+    def to(self, device: torch.device | str) -> TextFeatures:
+        """The same on a device, features as float32."""
+        return TextFeatures(
+            self.sentence.to(device, torch.float32),
+            self.words.to(device, torch.float32),
+            self.mask.to(device),
+        )
+
+
+class EmbeddedCaptions:
+    """Features of N captions on disk, sentence and words, as `embed_words` leaves them.
+
+    Attributes:
+        sentence: [N, D], memory-mapped.
+        words: [all tokens of the M different captions, D], half precision, memory-mapped.
+        starts: [M + 1]; different caption m has words[starts[m] : starts[m + 1]].
+        which: [N], which of the different ones each caption is.
+    """
+
+    def __init__(self, sentence: np.ndarray, words: np.ndarray, starts: np.ndarray,
+                 which: np.ndarray) -> None:  # fmt: skip
+        """Put the arrays together."""
+        self.sentence, self.words, self.starts, self.which = sentence, words, starts, which
+        self.shape = sentence.shape
+
+    def __len__(self) -> int:
+        """N, the number of captions."""
+        return len(self.sentence)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> TextFeatures:
+        """Features of the captions in rows [B] or in a slice, padded to the longest of them."""
+        rows = np.arange(len(self))[rows]
+        first, end = self.starts[self.which[rows]], self.starts[self.which[rows] + 1]
+        words = np.zeros((len(rows), int((end - first).max()), self.shape[1]), np.float32)
+        for row, (a, b) in enumerate(zip(first, end, strict=True)):
+            words[row, : b - a] = self.words[a:b]
+        mask = np.arange(words.shape[1]) < (end - first)[:, None]
+        sentence = torch.from_numpy(np.asarray(self.sentence[rows], dtype=np.float32))
+        return TextFeatures(sentence, torch.from_numpy(words), torch.from_numpy(mask).long())
 
 
 def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -233,42 +282,21 @@ def unknown_words(encoder: TextEncoder, caption: str) -> list[str]:
     return words
 
 
-def _write_features(
-    path: Path,
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    different: tuple[np.ndarray, np.ndarray, np.ndarray],
-    dtype: str,
-    progress: bool,
-) -> None:
-    """Write features [N, D]: each different caption is encoded once, then all are put in order.
+def _encode_by_length(
+    encoder: TextEncoder, captions: Sequence[str], progress: bool
+) -> Iterator[tuple[np.ndarray, TextFeatures]]:
+    """Encode captions; those of like length share a batch, to save padding.
 
-    Captions of like length share a batch, to save padding.
-
-    Args:
-        path: of the file.
-        encoder: a frozen encoder.
-        captions: N captions.
-        different: rows [M] of the different ones, their lengths [M], and which is each one's [N].
-        dtype: of the file.
-        progress: show a bar.
+    Yields:
+        Rows [B] of the captions, and their features on the CPU.
     """
-    rows, lengths, which = different
-    order = np.argsort(lengths, kind="stable")  # [M]
-    place = np.argsort(order)[which]  # [N], when each caption is encoded
-    in_order = np.argsort(place, kind="stable")  # [N] captions, the first to be encoded first
-    bounds = np.searchsorted(place[in_order], np.arange(len(rows) + 1))  # [M + 1]
-    with (
-        runtime.atomic_array(path, dtype, (len(captions), encoder.width)) as features,
-        tqdm(total=len(rows), desc="encoding captions", disable=not progress) as bar,
-    ):
-        for start in range(0, len(rows), BATCH):
-            texts = [captions[row] for row in rows[order[start : start + BATCH]].tolist()]
+    order = np.argsort([len(caption) for caption in captions], kind="stable")
+    with tqdm(total=len(order), desc="encoding captions", disable=not progress) as bar:
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
             with torch.inference_mode():
-                batch = encoder(texts).sentence.float().cpu().numpy()  # [B, D]
-            same = in_order[bounds[start] : bounds[start + len(texts)]]
-            features[same] = _as_dtype(batch, dtype)[place[same] - start]
-            bar.update(len(texts))
+                yield rows, encoder([captions[row] for row in rows.tolist()]).to("cpu")
+            bar.update(len(rows))
 
 
 def _as_dtype(features: np.ndarray, dtype: str) -> np.ndarray:
@@ -280,33 +308,28 @@ def _as_dtype(features: np.ndarray, dtype: str) -> np.ndarray:
     return rounded
 
 
-def _different(captions: Sequence[str]) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
-    """Find repeated captions without holding the texts.
+def _different(captions: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
+    """Find repeated captions.
 
     Returns:
-        A name of all the captions; rows [M] of the different ones, rising; the lengths of those
-        [M], in letters; for each caption [N], which of the different ones it is.
+        The M different ones, in the order in which they are met; which of them each caption is,
+        [N]; a name of all.
 
     Raises:
         ValueError: a caption is empty.
     """
-    name, count = hashlib.sha256(), len(captions)
-    digests, lengths = np.empty((count, 2), np.uint64), np.empty(count, np.int64)
     for row, caption in enumerate(captions):
         if not isinstance(caption, str) or not caption.strip():
             raise ValueError(f"caption {row} is empty ({caption!r}): leave it out or word it")
-        text = caption.encode()
-        name.update(b"\0" + text if row else text)
-        digests[row] = np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), np.uint64)
-        lengths[row] = len(caption)
-    _, first, which = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-    rows = np.sort(first)  # in the order in which they are met
-    return name.hexdigest()[:16], rows, lengths[rows], np.searchsorted(rows, first)[which.ravel()]
+    numbers: dict[str, int] = {}
+    which = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions])
+    name = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
+    return list(numbers), which, name
 
 
 def write_encoder(folder: Path, bert: BertModel, card: Mapping[str, object]) -> None:
-    """Write weights and card.json into a folder; the card gets the weights' sha256."""
-    bert.save_pretrained(folder)
+    """Write weights, in half precision, and card.json with their sha256 into a folder."""
+    copy.deepcopy(bert).half().save_pretrained(folder)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     text = json.dumps({**card, "sha256": digest}, indent=2) + "\n"
     (folder / "card.json").write_text(text, encoding="utf-8", newline="\n")
@@ -353,8 +376,8 @@ def embed_captions(
     """Encode each different caption once, and keep the features for the next run.
 
     The cache is keyed by the encoder (weights, vocabulary, pooling), the captions and the dtype.
-    Processes that ask at the same time wait for the first. The features are never in memory all
-    at once.
+    Processes that ask at the same time wait for the first. The features are never in memory all at
+    once; a file has its name only when it is whole.
 
     Args:
         encoder: a frozen encoder.
@@ -376,22 +399,83 @@ def embed_captions(
         raise ValueError(
             "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
         )
-    folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
-    folder.mkdir(parents=True, exist_ok=True)
-    texts, *different = _different(captions)
+    different, which, name = _different(captions)
     kind = "" if dtype == "float32" else f"-{dtype}"
-    path = folder / f"{encoder.fingerprint}-{texts}{kind}.npy"
+    path = _cache_file(cache, f"{encoder.fingerprint}-{name}{kind}.npy")
     with filelock.FileLock(f"{path}.lock"):
         if not path.is_file():
-            _write_features(path, encoder, captions, different, dtype, progress)
+            order = np.argsort(which, kind="stable")  # [N], equal captions side by side
+            bounds = np.searchsorted(which[order], np.arange(len(different) + 1))  # [M + 1]
+            shape = (len(captions), encoder.width)
+            with runtime.atomic_array(path, dtype, shape) as features:
+                for rows, text in _encode_by_length(encoder, different, progress):
+                    sentences = _as_dtype(text.sentence.numpy(), dtype)  # [B, D]
+                    for row, sentence in zip(rows, sentences, strict=True):
+                        features[order[bounds[row] : bounds[row + 1]]] = sentence
     return np.load(path, mmap_mode="r")
+
+
+def _cache_file(cache: Path | str | None, name: str) -> Path:
+    """Where features lie, in a folder that is made."""
+    folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def embed_words(
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    cache: Path | str | None = None,
+    progress: bool = True,
+) -> EmbeddedCaptions:
+    """Encode each different caption once, and keep sentence and words for the next run.
+
+    Words are kept in half precision: 2 D bytes a token. COCO's 590,000 captions have 8 million
+    tokens; with a D of 768 that is 12 GB, with the small BERT's 256 it is 4 GB.
+
+    Args:
+        encoder: a frozen encoder.
+        captions: N captions, repeated ones welcome.
+        cache: as `embed_captions` takes it.
+        progress: show a bar.
+
+    Raises:
+        ValueError, OSError: as `embed_captions`.
+    """
+    sentence = embed_captions(encoder, captions, cache, progress)
+    different, which, name = _different(captions)
+    counts = np.minimum(_count_each(encoder, different), encoder.max_tokens)  # [M]
+    starts = np.cumsum([0, *counts])  # [M + 1]
+    path = _cache_file(cache, f"{encoder.fingerprint}-{name}-words.npy")
+    with filelock.FileLock(f"{path}.lock"):
+        if not path.is_file():
+            shape = (int(starts[-1]), encoder.width)
+            with runtime.atomic_array(path, "float16", shape) as tokens:
+                for rows, text in _encode_by_length(encoder, different, progress):
+                    words = _as_dtype(text.words.numpy(), "float16")  # [B, T, D]
+                    for row, vectors in zip(rows, words, strict=True):
+                        tokens[starts[row] : starts[row + 1]] = vectors[: counts[row]]
+    return EmbeddedCaptions(sentence, np.load(path, mmap_mode="r"), starts, which)
+
+
+def embed_for(
+    generator: nn.Module,
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    progress: bool = True,
+    dtype: str = "float32",
+) -> np.ndarray | EmbeddedCaptions:
+    """What a generator takes of captions: sentences [N, D], and words if it `takes_words`."""
+    if getattr(generator, "takes_words", False):
+        return embed_words(encoder, captions, progress=progress)
+    return embed_captions(encoder, captions, progress=progress, dtype=dtype)
 
 
 def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
     """Count different captions that are longer than the encoder takes; warn if there are any."""
     cut = set()
-    for start in range(0, len(captions), COUNTED):
-        texts = list(captions[start : start + COUNTED])
+    for start in range(0, len(captions), COPIED):
+        texts = list(captions[start : start + COPIED])
         counts = zip(texts, _count_each(encoder, texts), strict=True)
         cut.update(text for text, count in counts if count > encoder.max_tokens)
     if cut:

@@ -19,7 +19,7 @@ from t2i_course.scenes import drawing, pretraining
 def small_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded data set, with 60 training and 40 validation pictures."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
-    return drawing.make_scenes(folder, train=60, val=40, progress=False)
+    return drawing.make_scenes(folder, train=60, val=40, test=4, progress=False)
 
 
 @pytest.fixture(scope="session")

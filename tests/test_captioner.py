@@ -25,7 +25,7 @@ def encoder():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return drawing.make_scenes(
-        tmp_path_factory.mktemp("captioner") / "scenes", train=48, val=12, progress=False
+        tmp_path_factory.mktemp("captioner") / "scenes", train=48, val=12, test=4, progress=False
     )
 
 

@@ -85,7 +85,7 @@ def outputs(kind: str, name: str) -> dict[str, Tensor]:
     with torch.inference_mode():
         if kind == "encoders":
             features = TextEncoder(DATA / kind / name, device="cpu")(CAPTIONS)
-            words = features.tokens * features.attention_mask[:, :, None]  # padding is anything
+            words = features.words * features.mask[:, :, None]  # padding is anything
             found = {"sentence": features.sentence, "words": words}
         else:
             network, card = checkpoints.load_generator(DATA / kind / name, "cpu", BUILDERS)

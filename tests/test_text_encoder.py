@@ -41,22 +41,22 @@ def test_same_caption_same_vector_in_any_batch(encoder):
 
 def test_plain_mean_would_move_with_the_padding(encoder):
     features = encoder([LONG, SHORT])
-    plain = features.tokens.mean(dim=1)[1]
-    alone = encoder([SHORT]).tokens.mean(dim=1)[0]
+    plain = features.words.mean(dim=1)[1]
+    alone = encoder([SHORT]).words.mean(dim=1)[0]
     assert not torch.allclose(plain, alone, atol=1e-2)
 
 
 def test_cls_pooling_is_the_first_token(tiny_bert):
     features = TextEncoder(tiny_bert, pooling="cls")([SHORT, LONG])
-    assert torch.equal(features.sentence, features.tokens[:, 0])
+    assert torch.equal(features.sentence, features.words[:, 0])
 
 
 def test_shapes_and_mask(encoder):
     features = encoder([SHORT, LONG])
-    batch, length = features.attention_mask.shape
-    assert features.tokens.shape == (batch, length, encoder.width) == (2, length, 32)
-    assert features.attention_mask[0].sum() == 5  # [CLS] a red circle [SEP]
-    assert features.attention_mask[1].sum() == length
+    batch, length = features.mask.shape
+    assert features.words.shape == (batch, length, encoder.width) == (2, length, 32)
+    assert features.mask[0].sum() == 5  # [CLS] a red circle [SEP]
+    assert features.mask[1].sum() == length
 
 
 def test_frozen_encoder_has_no_dropout_and_no_gradient(encoder):
@@ -75,7 +75,7 @@ def test_unfrozen_encoder_learns(tiny_bert):
 
 def test_longer_captions_are_cut_at_the_limit(encoder):
     features = encoder(["red circle " * 100])
-    assert features.attention_mask.shape[1] == encoder.max_tokens == 48
+    assert features.mask.shape[1] == encoder.max_tokens == 48
     assert text_encoder.count_tokens(encoder, "red circle " * 100) == 202
     with pytest.warns(UserWarning, match="1 captions are longer than 48"):
         assert text_encoder.warn_if_cut(encoder, [SHORT, "red circle " * 100]) == 1

@@ -9,13 +9,28 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 
-# model: decoder, learning rate, and steps in the fast and in the full profile
+
+@dataclass(frozen=True)
+class Model:
+    """What `train` takes for a model unless told otherwise."""
+
+    decoder: str
+    learning_rate: float
+    fast: int  # steps in the fast profile
+    full: int
+    batch_size: int = 64
+    scenes: int | None = None  # training pictures, where the data are scenes; None: 10,000
+    crowded: bool = False  # most of them with three objects
+
+
 MODELS = {
-    "baseline": ("residual", 2e-3, 300, 6000),
-    "article": ("article", 2e-4, 300, 6000),
-    "gan": ("gan", 5e-4, 10_000, 10_000),  # a short run of it shows little
-    "style": ("style", 5e-4, 10_000, 10_000),
+    "baseline": Model("residual", 2e-3, 300, 6000),
+    "article": Model("article", 2e-4, 300, 6000),
+    "gan": Model("gan", 5e-4, 10_000, 10_000),  # a short run of it shows little
+    "style": Model("style", 5e-4, 10_000, 10_000),
+    "flow": Model("flow", 1e-3, 24_000, 24_000, batch_size=48, scenes=50_000, crowded=True),
 }
 ADVERSARIAL = ("gan", "style")  # both before the same discriminator
 

@@ -30,6 +30,7 @@ from t2i_course import (
 )
 from t2i_course.commands.console import ADVERSARIAL, MODELS, first_process, given, note, say
 from t2i_course.data import PackedCaptions
+from t2i_course.flow_matching import FlowGenerator, FlowMatching
 from t2i_course.metrics import held_out, protocol
 from t2i_course.photos import shared_pictures
 from t2i_course.scenes import caption_parts, drawing, mismatched_captions
@@ -41,9 +42,11 @@ GROWTH = ("parts", "layout")  # of networks: weights without may be trained on w
 
 def run(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
-    decoder, rate, fast, full = MODELS[args.model]
+    model = MODELS[args.model]
     current = runtime.settings(os.environ | given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
     adversarial = args.model in ADVERSARIAL
+    if current.data == "scenes" and args.scenes is None:
+        args.scenes, args.crowded = model.scenes, model.crowded
     if args.ingredients and not adversarial:
         raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
     if args.init_discriminator and not adversarial:
@@ -67,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if args.teach_parts and not ingredients.parts:
         raise ValueError("--teach-parts is for the reader of a caption's parts: add --set parts=on")
     config = training.TrainingConfig(
-        steps=current.pick(fast=fast, full=full) if args.steps is None else args.steps,
-        batch_size=args.batch_size,
-        learning_rate=rate if args.learning_rate is None else args.learning_rate,
+        steps=current.pick(fast=model.fast, full=model.full) if args.steps is None else args.steps,
+        batch_size=model.batch_size if args.batch_size is None else args.batch_size,
+        learning_rate=model.learning_rate if args.learning_rate is None else args.learning_rate,
         average_decay=args.average_decay,
         seed=args.seed,
         precision=args.precision,
@@ -114,17 +117,24 @@ def run(args: argparse.Namespace) -> int:
         if current.data != "scenes":
             text_encoder.warn_if_cut(encoder, captions)
         dtype = "float32" if current.data == "scenes" else "float16"
-        text[split] = text_encoder.embed_captions(encoder, captions, progress=bars, dtype=dtype)
+        text[split] = text_encoder.embed_for(
+            GENERATORS[model.decoder], encoder, captions, progress=bars, dtype=dtype
+        )
     runtime.seed_everything(config.seed)
     if adversarial:
         false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
         objective = gan.Gan(
-            ingredients, encoder.width, args.size, false, GENERATORS[decoder], redescribe
+            ingredients, encoder.width, args.size, false, GENERATORS[model.decoder], redescribe
         )
         objective.identity |= described_by
+    elif args.model == FlowGenerator.name:
+        network = FlowGenerator(encoder.width, args.size)
+        objective = FlowMatching(network, config.learning_rate)
     else:
         size = {"text_dim": encoder.width, "image_size": args.size}
-        objective = training.MeanSquaredError(image_decoder.build_decoder(decoder, **size), config)
+        objective = training.MeanSquaredError(
+            image_decoder.build_decoder(model.decoder, **size), config
+        )
     for network in objective.modules.values():
         if hasattr(network, "standardize"):
             network.standardize.fit(text["train"])
@@ -339,7 +349,7 @@ def _measuring(
 
     def measure(step: int, generator: nn.Module, encoder: TextEncoder) -> None:
         # Of photos, training keeps features in half precision; `evaluate` does not.
-        text = text_encoder.embed_captions(encoder, held.captions(rows), progress=False)  # [N, D]
+        text = text_encoder.embed_for(generator, encoder, held.captions(rows), progress=False)
         images = held_out.draw_together(generator, text)
         if images is None:  # another process measures
             return

@@ -31,7 +31,7 @@ from t2i_course.photos.shards import ShardSplit, find_data
 from t2i_course.plots import pair_grid
 from t2i_course.scenes import accuracy, drawing
 from t2i_course.scenes.wording import Facts
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_encoder import EmbeddedCaptions, TextEncoder, embed_for
 
 SPLITS = ("val", "test")
 OTHER_SEED = 1  # of the real pictures that are not of the split
@@ -269,7 +269,7 @@ def draw_captions(
     Raises:
         ValueError, FloatingPointError: see `draw_pictures`.
     """
-    text = embed_captions(encoder, held.captions(caption_rows), progress=progress)  # [N, D]
+    text = embed_for(generator, encoder, held.captions(caption_rows), progress=progress)
     images = draw_pictures(generator, text, seed, progress)
     return GeneratedPictures(name, images, caption_rows, (seed,))
 
@@ -308,7 +308,7 @@ def draw_varied(  # noqa: D417
 
 def draw_pictures(
     generator: nn.Module,
-    features: np.ndarray | Tensor,
+    features: np.ndarray | Tensor | EmbeddedCaptions,
     seed: int = 0,
     progress: bool = False,
     rank: int = 0,
@@ -318,7 +318,7 @@ def draw_pictures(
 
     Args:
         generator: in eval mode.
-        features: [N, D], of the captions.
+        features: [N, D], of the captions, or with their words.
         seed: of the noise, one vector a caption: the same for fewer captions, on every device.
         progress: show a bar.
         rank: the number of this process, if several share the work.
@@ -339,10 +339,9 @@ def draw_pictures(
     pictures = [np.empty((0, 3, generator.image_size, generator.image_size), dtype=np.uint8)]
     with torch.no_grad(), tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(features), BATCH)):
-            part = features[start : start + BATCH]
-            text = (
-                part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, np.float32))
-            )
+            text = features[start : start + BATCH]
+            if isinstance(text, np.ndarray):
+                text = torch.from_numpy(np.array(text, np.float32))
             # Always as many: torch's numbers depend on how many are drawn at once.
             noise = torch.randn(BATCH, width, generator=source)[: len(text)]  # [B, Z]
             if number % processes != rank:
@@ -357,7 +356,7 @@ def draw_pictures(
 
 
 def draw_together(
-    generator: nn.Module, features: np.ndarray | Tensor, seed: int = 0
+    generator: nn.Module, features: np.ndarray | Tensor | EmbeddedCaptions, seed: int = 0
 ) -> np.ndarray | None:
     """Draw as `draw_pictures` does, shared by the processes that `accelerate` or torchrun started.
 

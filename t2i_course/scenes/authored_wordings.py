@@ -190,14 +190,19 @@ def exchange(caption: str, facts: Facts, rng: random.Random) -> tuple[str, Facts
 
 
 @cache
-def _authored() -> list[tuple[str, Facts]]:
-    """The captions of the course's file, read once."""
-    return read_file()
+def _authored(held_out: bool) -> list[tuple[str, Facts]]:
+    """Every tenth caption of the course's file, kept to measure by; or all others. Read once."""
+    return [entry for k, entry in enumerate(read_file()) if (k % 10 == 9) == held_out]
 
 
-def draw(rng: random.Random) -> tuple[str, Facts]:
-    """Draw a caption of the file, mirrored with some chance, and exchange its values."""
-    caption, facts = rng.choice(_authored())
+def draw(rng: random.Random, held_out: bool = False) -> tuple[str, Facts]:
+    """Draw a caption of the file, mirrored with some chance, and exchange its values.
+
+    Args:
+        rng: the source of chance.
+        held_out: draw one of the sentences that no encoder is trained with.
+    """
+    caption, facts = rng.choice(_authored(held_out))
     for axis in ENDS:
         if rng.random() < 0.5:
             caption, facts = mirror(caption, facts, axis) or (caption, facts)

@@ -20,18 +20,18 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
+from t2i_course.scenes.free_wording import word_freely
 from t2i_course.scenes.wording import (
     UNSEEN_WORDS,
     VALUES,
     Facts,
     choose_facts,
-    describe,
     stated_relations,
     word_facts,
 )
 
 SIDE = 64
-VERSION = 1
+VERSION = 2  # of what is written; since 2 with freer wordings in train, and a test split
 MARKER = "scenes.json"  # written last: the folder is whole, and made with what stands in it
 SHAPES = VALUES["shape"]
 COLORS = {
@@ -320,26 +320,29 @@ def _make_split(
     """Write the pictures and both annotation files of one split."""
     (folder / split).mkdir(parents=True)
     images, captions, instances, scenes_relations = [], [], [], []
-    first_id = {"train": 1, "val": 1_000_001}[split]
+    first_id = {"train": 1, "val": 1_000_001, "test": 2_000_001}[split]
     for index in range(count):
-        rng = random.Random(f"scenes {VERSION} {seed} {split} {index}")
-        unseen = split == "val" and index % 2 == 1
+        rng = random.Random(f"scenes 1 {seed} {split} {index}")
+        unseen = split != "train" and index % 2 == 1
         scene = sample_scene(rng, unseen, shares)
         image_id = first_id + index
         file_name = f"{image_id:012d}.bmp"
         render(scene).save(folder / split / file_name)
-        subset = "train" if split == "train" else ("val_unseen" if unseen else "val_seen")
+        subset = "train" if split == "train" else f"{split}_{'unseen' if unseen else 'seen'}"
         images.append({
             "id": image_id, "file_name": file_name, "width": SIDE, "height": SIDE,
             "subset": subset, "background": scene.background,
         })  # fmt: skip
         for number in range(5):
-            unseen_words = split == "val" and number == 4
-            caption, facts = describe(scene, rng, unseen_words)
+            last, facts = number == 4, choose_facts(scene, rng)
+            if last and split == "train":  # as people type it
+                caption, wording = word_freely(facts, rng), "free"
+            else:
+                caption = word_facts(facts, rng, unseen_words=last)
+                wording = "unseen" if any(w in caption for w in UNSEEN_WORDS) else "seen"
             captions.append({
                 "id": 5 * image_id + number, "image_id": image_id, "caption": caption,
-                "wording": "unseen" if any(w in caption for w in UNSEEN_WORDS) else "seen",
-                "facts": facts,
+                "wording": wording, "facts": facts,
             })  # fmt: skip
         objects = [_instance(10 * image_id + k, image_id, o) for k, o in enumerate(scene.objects)]
         instances += objects
@@ -370,6 +373,7 @@ def make_scenes(
     folder: Path | str | None = None,
     train: int = 10_000,
     val: int = 2_000,
+    test: int = 2_000,
     seed: int = 0,
     progress: bool = True,
     crowded: bool = False,
@@ -383,6 +387,8 @@ def make_scenes(
         folder: where to; by default `scenes` in the course's data folder.
         train: number of training pictures.
         val: number of validation pictures; every second one shows a pair of `UNSEEN_PAIRS`.
+        test: number of test pictures, drawn as those of val; for figures that are reported, and no
+            choice is made by.
         seed: seed of all scenes.
         progress: show a bar.
         crowded: draw training pictures of three objects more often, by the shares of `CROWDED`.
@@ -394,7 +400,7 @@ def make_scenes(
         FileExistsError: the folder holds something that is not this data set.
     """
     folder = Path(folder) if folder is not None else runtime.data_folder() / "scenes"
-    made_as = {"version": VERSION, "train": train, "val": val, "seed": seed}
+    made_as = {"version": VERSION, "train": train, "val": val, "test": test, "seed": seed}
     if crowded:
         made_as["crowded"] = True
     marker = folder / MARKER
@@ -407,10 +413,13 @@ def make_scenes(
         )
     with (
         runtime.atomic_folder(folder) as unfinished,
-        tqdm(total=train + val, desc="drawing scenes", unit="picture", disable=not progress) as bar,
+        tqdm(
+            total=train + val + test, desc="drawing scenes", unit="picture", disable=not progress
+        ) as bar,
     ):
         _make_split(unfinished, "train", train, seed, bar, CROWDED if crowded else None)
         _make_split(unfinished, "val", val, seed, bar)
+        _make_split(unfinished, "test", test, seed, bar)
         _write_json(unfinished / MARKER, made_as)
     return folder
 

@@ -1,11 +1,12 @@
 """Pre-training of the course's own small BERT, on captions alone.
 
 Three stages, all on text alone. Masked words (Devlin et al., NAACL 2019) teach the language of
-captions: the course's grammar and COCO's captions. A contrastive loss (SimCSE: Gao et al., EMNLP
-2021, eq. 5) pulls two wordings of the same facts together and pushes captions that differ in one
-fact apart: objects swapped, a relation turned round. It tells any two captions apart, but what it
-leaves need not be readable: in the third stage linear layers read every stated fact from the
-sentence feature, each bound to its place, while the contrastive loss goes on.
+captions: the course's grammar, freer wordings of the same facts, and COCO's captions. A contrastive
+loss (SimCSE: Gao et al., EMNLP 2021, eq. 5) pulls two wordings of the same facts together and
+pushes captions that differ in one fact apart: objects swapped, a relation turned round. It tells
+any two captions apart, but what it leaves need not be readable: in the third stage every stated
+fact is read, each bound to its object, from the sentence feature by linear layers and from the
+word features by one layer of attention, while the contrastive loss goes on.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from tqdm.auto import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, get_cosine_schedule_with_warmup
 
 from t2i_course import runtime
+from t2i_course.scenes import authored_wordings
 from t2i_course.scenes.drawing import sample_captions, sample_facts
+from t2i_course.scenes.free_wording import word_freely
 from t2i_course.scenes.probe import stated_labels
-from t2i_course.scenes.wording import Facts, contradict, groups_of, word_facts
+from t2i_course.scenes.wording import WORDS, Facts, contradict, groups_of, word_facts
 from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean, write_encoder
 
 VOCABULARY = 4_000
@@ -65,12 +68,28 @@ def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
     return list(images.values())
 
 
+def caption_files(folder: Path | str) -> list[Path]:
+    """The training captions of a folder in COCO's layout.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
+    files = sorted((Path(folder).expanduser() / "annotations").glob("captions_train*.json"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} has no annotations/captions_train*.json: name a folder in COCO's layout, or "
+            "make one with `python -m t2i_course convert`"
+        )
+    return files
+
+
 def train_tokenizer(captions: Sequence[str], folder: Path) -> BertTokenizer:
     """Learn a WordPiece vocabulary of lower-case pieces from captions, and save it."""
     trainer = BertWordPieceTokenizer(lowercase=True)
     trainer.train_from_iterator(
-        captions, vocab_size=VOCABULARY, min_frequency=3, show_progress=False, limit_alphabet=100
-    )
+        captions, vocab_size=VOCABULARY, min_frequency=3, show_progress=False,
+        limit_alphabet=VOCABULARY // 2,  # where every character is a word, most of them are kept
+    )  # fmt: skip
     vocabulary = folder / "vocab.txt"
     pieces = sorted(trainer.get_vocab().items(), key=lambda item: item[1])
     vocabulary.write_text(
@@ -155,15 +174,42 @@ def _tokenize(tokenizer: BertTokenizer, captions: Sequence[str]) -> dict[str, Te
     )
 
 
-def _masked_word_batches(
-    images: list[list[str]], rng: random.Random, size: int
-) -> Iterator[list[str]]:
-    """Endless batches for the first stage: half grammar, half COCO (all grammar without files)."""
+def _draw_pair(rng: random.Random) -> tuple[str, Facts, str]:
+    """A caption, what it states, and another wording of the same.
+
+    A quarter of the captions are authors' sentences with other values, a quarter come from the
+    second grammar, half from the first. Half of the drawn facts are of one, two or three kinds of
+    objects with equal chance, so that three different ones are not rare.
+    """
     while True:
-        real = [rng.choice(rng.choice(images)) for _ in range(size // 2)] if images else []
-        count = size - len(real)
-        drawn = [word_facts(sample_facts(rng), rng, rng.random() < 0.3) for _ in range(count)]
-        yield drawn + real
+        if rng.random() < 0.25:
+            caption, facts = authored_wordings.draw(rng, held_out=False)
+        else:
+            facts, kinds = sample_facts(rng), rng.randrange(6) + 1  # above 3, whatever comes
+            if kinds <= 3 and len(groups_of(facts)) != kinds:
+                continue
+            caption = _word(facts, rng, 1 / 3)
+        try:
+            return caption, facts, _word(facts, rng, 0.5)
+        except ValueError:  # an author stated relations for which the grammars have no sentence
+            continue
+
+
+def _word(facts: Facts, rng: random.Random, free: float) -> str:
+    """Word facts by the second grammar in a share of the draws, else by the first."""
+    if rng.random() < free:
+        return word_freely(facts, rng)
+    return word_facts(facts, rng, rng.random() < 0.3)
+
+
+def _masked_word_batches(
+    images: list[list[str]], rng: random.Random, size: int, scenes: bool
+) -> Iterator[list[str]]:
+    """Endless batches for the first stage: half scenes, half COCO (where there are both)."""
+    while True:
+        count = (size // 2 if images else size) if scenes else 0
+        real = [rng.choice(rng.choice(images)) for _ in range(size - count)]
+        yield [_draw_pair(rng)[0] for _ in range(count)] + real
 
 
 @dataclass(frozen=True)
@@ -182,26 +228,29 @@ class ContrastiveBatch:
     facts: list[Facts]
 
 
-def _contrastive_batch(images: list[list[str]], rng: random.Random, size: int) -> ContrastiveBatch:
-    """Draw pairs: three quarters grammar, each with a hard negative; the rest COCO.
+def _contrastive_batch(
+    images: list[list[str]], rng: random.Random, size: int, scenes: bool
+) -> ContrastiveBatch:
+    """Draw pairs: seven eighths scenes, each with a hard negative; the rest COCO.
 
-    A pair of COCO is two captions of one image. Of the grammar's captions, half have one, two or
-    three different objects with equal chance, so that those of three are not rare.
+    A pair of COCO is two captions of one image.
     """
-    real = size // 4 if images else 0
+    real = (size // 8 if scenes else size) if images else 0
+    anchors, positives, negatives, keys = [], [], [], []
     facts: list[Facts] = []
-    while len(facts) < size - real:
-        drawn = sample_facts(rng)
-        wanted = len(facts) % 6 + 1  # 1, 2 or 3 groups; above 3, whatever comes
-        if wanted > 3 or len(groups_of(drawn)) == wanted:
-            facts.append(drawn)
-    others = [contradict(f, rng) for f in facts]
-
-    def wordings(many: list[Facts]) -> list[str]:
-        return [word_facts(f, rng, rng.random() < 0.3) for f in many]
-
-    anchors, positives, negatives = wordings(facts), wordings(facts), wordings(others)
-    keys = [json.dumps(f, sort_keys=True) for f in facts]
+    others: list[Facts] = []
+    while len(anchors) < size - real:
+        caption, stated, again = _draw_pair(rng)
+        other = contradict(stated, rng, swap_listed=True, third=True)
+        try:
+            negatives.append(_word(other, rng, 0.5))
+        except ValueError:  # the change left relations that no sentence of the grammars states
+            continue
+        anchors.append(caption)
+        positives.append(again)
+        facts.append(stated)
+        others.append(other)
+        keys.append(json.dumps(stated, sort_keys=True))
     for number in rng.sample(range(len(images)), min(real, len(images))):
         captions = images[number]
         pair = rng.sample(captions, 2) if len(captions) > 1 else captions * 2
@@ -213,7 +262,11 @@ def _contrastive_batch(images: list[list[str]], rng: random.Random, size: int) -
 
 
 class FactReader(nn.Module):
-    """A linear layer for each question of `probe.stated_labels`: features [N, D] to its answers."""
+    """Answers to the questions of `probe.stated_labels`, from the sentence and from the words.
+
+    The sentence feature goes through a linear layer. For each question a query attends to the word
+    features (one layer, one head), and a linear layer of its own reads what it gathers.
+    """
 
     def __init__(self, width: int) -> None:
         """Collect questions and answers from 20,000 captions of the grammar."""
@@ -223,30 +276,72 @@ class FactReader(nn.Module):
             for question, label in stated_labels(facts).items():
                 answers.setdefault(question, set()).add(label)
         self.answers = {q: sorted(labels) for q, labels in sorted(answers.items())}
-        self.heads = nn.ModuleList(nn.Linear(width, len(a)) for a in self.answers.values())
+        self.sizes = [len(labels) for labels in self.answers.values()]
+        total = sum(self.sizes)
+        self.sentence_head = nn.Linear(width, total)
+        self.queries = nn.Parameter(torch.randn(len(self.sizes), width) * width**-0.5)
+        self.key = nn.Linear(width, width)
+        self.word_head = nn.Linear(width, total)
 
-    def forward(self, features: Tensor, facts: list[Facts]) -> Tensor:
-        """Cross-entropy of the stated labels, averaged over the questions asked in the batch."""
-        labels = [stated_labels(f) for f in facts]
+    def targets(self, facts: list[Facts]) -> Tensor:
+        """The number of each stated answer, [N, Q]; `IGNORED` where a question is not asked."""
+        rows = []
+        for stated in facts:
+            labels = stated_labels(stated)
+            rows.append([
+                known.index(labels[question]) if labels.get(question) in known else IGNORED
+                for question, known in self.answers.items()
+            ])  # fmt: skip
+        return torch.tensor(rows)
+
+    def from_sentence(self, sentence: Tensor) -> list[Tensor]:
+        """Logits of each question's answers from sentences [N, D]."""
+        return list(self.sentence_head(sentence).split(self.sizes, dim=1))
+
+    def from_words(self, words: Tensor, mask: Tensor) -> list[Tensor]:
+        """The same from words [N, T, D] and their mask [N, T]."""
+        scores = self.key(words) @ self.queries.T * words.shape[-1] ** -0.5  # [N, T, Q]
+        scores = scores.masked_fill(mask[:, :, None] == 0, -torch.inf)
+        gathered = torch.einsum("ntq,ntd->qnd", scores.softmax(dim=1), words)  # [Q, N, D]
+        parts = zip(
+            gathered,
+            self.word_head.weight.split(self.sizes),
+            self.word_head.bias.split(self.sizes),
+            strict=True,
+        )
+        return [functional.linear(rows, weight, bias) for rows, weight, bias in parts]
+
+    def forward(
+        self, sentence: Tensor, parts: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor
+    ) -> Tensor:
+        """Mean cross-entropy of the two readings over the questions that the batch asks.
+
+        Args:
+            sentence: [N, D].
+            parts: rows [n] of the captions, their words [n, T, D] and mask [n, T], of all N.
+            targets: [N, Q].
+        """
+        order = torch.cat([rows for rows, _, _ in parts]).argsort()
+        found = [self.from_words(words, mask) for _, words, mask in parts]
+        from_words = [torch.cat(logits)[order] for logits in zip(*found, strict=True)]
         losses = []
-        for (question, answers), head in zip(self.answers.items(), self.heads, strict=True):
-            rows = [i for i, of_caption in enumerate(labels) if question in of_caption]
-            if rows:
-                target = [answers.index(labels[i][question]) for i in rows]
-                logits = head(features[rows]).float()
-                losses.append(
-                    functional.cross_entropy(logits, torch.tensor(target).to(logits.device))
-                )
+        for reading in (self.from_sentence(sentence), from_words):
+            for column, logits in zip(targets.T, reading, strict=True):
+                asked = column != IGNORED
+                if asked.any():
+                    losses.append(functional.cross_entropy(logits[asked], column[asked]))
         return torch.stack(losses).mean()
 
 
 def pretrain(
     captions_files: Sequence[Path | str] = (),
     output: Path | str | None = None,
-    mlm_steps: int = 1_500,
-    contrastive_steps: int = 2_500,
-    reading_steps: int = 1_500,
-    batch_size: int = 64,
+    mlm_steps: int = 1_000,
+    contrastive_steps: int = 1_000,
+    reading_steps: int = 4_500,
+    batch_size: int = 48,
+    scenes: bool = True,
+    command: str = "",
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
@@ -261,7 +356,10 @@ def pretrain(
         mlm_steps: steps on masked words alone.
         contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
         reading_steps: steps on pairs of captions, their facts read by linear layers.
-        batch_size: captions a step in the first stage, pairs in the second.
+        batch_size: captions a step in the first stage, pairs in the others.
+        scenes: learn the captions of scenes; without, the files' alone, in whatever language, by
+            the first two stages.
+        command: what makes it again, for the card.
         seed: seed of weights, scenes, wordings and masks.
         device: as `runtime.choose_device` takes it.
         progress: show a bar.
@@ -271,6 +369,7 @@ def pretrain(
 
     Raises:
         FileExistsError: the output folder is there already.
+        ValueError: neither scenes nor captions to learn from.
     """
     folder = (
         runtime.data_folder() / "encoders" / DEFAULT_ENCODER if output is None else Path(output)
@@ -280,13 +379,16 @@ def pretrain(
         if path.exists():
             raise FileExistsError(f"{path} is there already: move it, or name another --output")
     images = read_captions(captions_files)
+    if not (scenes or images):
+        raise ValueError("nothing to learn from: name a file of captions, or learn scenes, too")
     chosen = runtime.choose_device(device)
     generator = runtime.seed_everything(seed)
     rng = random.Random(f"caption-bert {seed}")
     start = time.monotonic()
     scratch = folder.with_name(folder.name + ".vocabulary")
     scratch.mkdir(parents=True, exist_ok=True)
-    texts, _ = sample_captions(20_000, seed, unseen_words=0.5)
+    texts = [_draw_pair(rng)[0] for _ in range(20_000 if scenes else 0)]
+    texts += [word for _, held_out in WORDS.values() for word in held_out] * 3 if scenes else []
     tokenizer = train_tokenizer(texts + [c for captions in images for c in captions], scratch)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -305,14 +407,16 @@ def pretrain(
     autocast = torch.autocast(chosen.type, dtype=torch.bfloat16, enabled=runtime.bf16_pays(chosen))
     card = {
         "model": "BertModel, 4 layers, 256 wide, pre-trained from nothing",
-        "data": "captions of the course's grammar (all shape and colour pairs; text alone), and "
-        f"{sum(map(len, images))} COCO captions of {len(images)} images",
+        "data": ("captions of the course's grammar, freer wordings of a second grammar and of six "
+        "authors, language models (all shape and colour pairs; text alone), and " if scenes else "")
+        + f"{sum(map(len, images))} COCO captions of {len(images)} images",
         "credit": "COCO captions: Chen et al., 2015, Microsoft COCO Captions; annotations by the "
         "COCO Consortium, CC BY 4.0, cocodataset.org" if images else "none needed",
         "note": "the COCO captions are of val2017: do not report retrieval or captioning figures "
         "on val2017 with this encoder without saying so" if images else "",
         "seed": seed,
         "batch_size": batch_size,
+        "command": command,
         "hardware": runtime.hardware(),
         "torch": torch.__version__,
         "license": "CC BY 4.0",
@@ -320,37 +424,53 @@ def pretrain(
     losses: dict[str, list[float]] = {name: [] for name in STAGES}
     reader = FactReader(config.hidden_size).to(chosen)
 
-    def pair_losses() -> tuple[Tensor, Tensor]:
-        """The contrastive loss of a new batch, and that of reading its facts."""
-        batch = _contrastive_batch(images, rng, batch_size)
+    def encode(texts: list[str]) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Sentence features [N, D], and words of a few captions of like length at a time.
+
+        Each part is rows [n] of the captions, words [n, T, D] and their mask [n, T].
+        """
+        order = torch.tensor(sorted(range(len(texts)), key=lambda row: len(texts[row])))
+        parts = []
+        for rows in order.split(48):
+            tokens = _tokenize(tokenizer, [texts[row] for row in rows]).to(chosen)
+            words = model.bert(**tokens).last_hidden_state.float()
+            parts.append((rows, words, tokens["attention_mask"]))
+        features = torch.cat([masked_mean(words, mask) for _, words, mask in parts])
+        return features[order.argsort()], parts
+
+    def pair_losses(read: bool) -> tuple[Tensor, Tensor | None]:
+        """The contrastive loss of a new batch, and, if wanted, that of reading its facts."""
+        batch = _contrastive_batch(images, rng, batch_size, scenes)
         texts = batch.anchors + batch.positives + batch.negatives
-        tokens = _tokenize(tokenizer, texts).to(chosen)
-        hidden = model.bert(**tokens).last_hidden_state  # [B + B + M, T, D]
-        features = masked_mean(hidden.float(), tokens["attention_mask"])  # [B + B + M, D]
-        pairs = len(batch.anchors)
-        anchors, positives, negatives = features.split([pairs, pairs, len(batch.negatives)])
+        features, parts = encode(texts)
+        pairs, drawn = len(batch.anchors), len(batch.negatives)
+        anchors, positives, negatives = features.split([pairs, pairs, drawn])
         loss = contrastive_loss(anchors, positives, negatives, batch.same.to(chosen))
-        drawn = len(batch.negatives)  # anchors with facts come first
-        with_facts = torch.cat([anchors[:drawn], positives[:drawn], negatives])
-        return loss, reader(with_facts, batch.facts)
+        if not read:
+            return loss, None
+        targets = torch.full((len(texts), len(reader.answers)), IGNORED)
+        rows = torch.cat([torch.arange(drawn) + start for start in (0, pairs, 2 * pairs)])
+        targets[rows] = reader.targets(batch.facts)  # captions of COCO, after those, have none
+        with torch.autocast(chosen.type, enabled=False):
+            return loss, reader(features, parts, targets.to(chosen))
 
     def run(steps: int, stage: str, rate: float) -> None:
         rng.seed(f"caption-bert {seed} {stage}")
         weights = [*model.parameters(), *reader.parameters()]
         optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01)
         schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
-        batches = _masked_word_batches(images, rng, batch_size)
+        batches = _masked_word_batches(images, rng, batch_size, scenes)
         for _ in (bar := tqdm(range(steps), desc=stage, disable=not progress)):
             with autocast:
                 if stage == "masked words":
                     tokens = _tokenize(tokenizer, next(batches))
                     loss = shown = _masked_word_loss(model, tokens, tokenizer, generator)
                 elif stage == "contrastive":
-                    shown, _ = pair_losses()
+                    shown, _ = pair_losses(read=False)
                     tokens = _tokenize(tokenizer, next(batches)[-batch_size // 4 :])
                     loss = shown + 0.1 * _masked_word_loss(model, tokens, tokenizer, generator)
                 else:
-                    contrast, shown = pair_losses()
+                    contrast, shown = pair_losses(read=True)
                     loss = shown + 0.3 * contrast
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -376,9 +496,10 @@ def pretrain(
             write_encoder(unfinished, model.bert, content)
 
     steps = dict(zip(STAGES, (mlm_steps, contrastive_steps, reading_steps), strict=True))
-    for stage, rate, target in zip(
-        STAGES, (5e-4, 3e-4, 5e-4), (masked_words, contrastive, folder), strict=True
-    ):
+    stages = list(zip(STAGES, (5e-4, 3e-4, 5e-4), (masked_words, contrastive, folder), strict=True))
+    if not scenes:  # no facts to read
+        stages = [stages[0], (STAGES[1], 3e-4, folder)]
+    for stage, rate, target in stages:
         run(steps[stage], stage, rate)
         save(target, {name: steps[name] for name in STAGES[: STAGES.index(stage) + 1]})
     shutil.rmtree(scratch)

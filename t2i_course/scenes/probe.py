@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from t2i_course.scenes.drawing import sample_facts
-from t2i_course.scenes.wording import ATTRIBUTES, ENDS, Facts, groups_of, word_facts
+from t2i_course.scenes.wording import ATTRIBUTES, ENDS, VALUES, Facts, groups_of, word_facts
 from t2i_course.text_encoder import TextEncoder, embed_captions
 
 UNSTATED = "unstated"
@@ -48,6 +48,19 @@ def roles_of(facts: Facts) -> tuple[str, dict[int, str]]:
     return f"3 {inner}, one aside", {a: ends[inner][0], b: ends[inner][1], third: "aside"}
 
 
+def _sorted_groups(facts: Facts, groups: list[list[int]]) -> list[int]:
+    """Groups without places, by what is stated of them: the first shape of `VALUES` first."""
+
+    def rank(group: int) -> list[int]:
+        stated = facts["objects"][groups[group][0]]
+        return [
+            VALUES[name].index(stated[name]) if name in stated else len(VALUES[name])
+            for name in ATTRIBUTES
+        ]
+
+    return sorted(range(len(groups)), key=rank)
+
+
 def stated_labels(facts: Facts) -> dict[str, str]:
     """Everything a caption states, as one label for each question that can be put to it.
 
@@ -57,6 +70,9 @@ def stated_labels(facts: Facts) -> dict[str, str]:
     """
     groups = groups_of(facts)
     arrangement, roles = roles_of(facts)
+    if not roles:  # a list says of no thing where it is: it is read in one order
+        names = ("first", "second", "third")
+        roles = dict(zip(_sorted_groups(facts, groups), names, strict=False))
     labels = {
         "background": facts["background"] or UNSTATED,
         "count": str(len(facts["objects"])),

@@ -20,7 +20,11 @@ from t2i_course.text_encoder import TextEncoder, embed_captions
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return drawing.make_scenes(
-        tmp_path_factory.mktemp("caption_matcher") / "scenes", train=48, val=12, progress=False
+        tmp_path_factory.mktemp("caption_matcher") / "scenes",
+        train=48,
+        val=12,
+        test=4,
+        progress=False,
     )
 
 

@@ -10,7 +10,7 @@ from t2i_course.scenes import drawing
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     folder = drawing.make_scenes(
-        tmp_path_factory.mktemp("networks") / "scenes", train=40, val=8, progress=False
+        tmp_path_factory.mktemp("networks") / "scenes", train=40, val=8, test=4, progress=False
     )
     return data.pack(folder, "train", 64, progress=False)
 

@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("protocol")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("T2I_HOME", str(base))
-        yield drawing.make_scenes(base / "scenes", train=80, val=160, progress=False)
+        yield drawing.make_scenes(base / "scenes", train=80, val=160, test=4, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,11 @@ SHIPPED = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return drawing.make_scenes(
-        tmp_path_factory.mktemp("scene_features") / "scenes", train=60, val=40, progress=False
+        tmp_path_factory.mktemp("scene_features") / "scenes",
+        train=60,
+        val=40,
+        test=4,
+        progress=False,
     )
 
 

@@ -126,7 +126,7 @@ def test_drawn_captions_state_their_facts_and_bind_and_place_their_things():
 
 def test_half_of_what_can_be_mirrored_is(monkeypatch):
     line = "a star left of a heart in a sky | sky | star, heart | 0 left of 1"
-    monkeypatch.setattr(authored_wordings, "_authored", lambda: [read_line(line)])
+    monkeypatch.setattr(authored_wordings, "_authored", lambda _: [read_line(line)])
     rng = random.Random(0)
     drawn = [draw(rng) for _ in range(400)]
     for caption, facts in drawn:
@@ -138,7 +138,7 @@ def test_half_of_what_can_be_mirrored_is(monkeypatch):
 def test_facts_that_were_drawn_may_be_changed(monkeypatch):
     line = "a star above a heart on top | | star, heart | 0 above 1"
     kept = [read_line(line)]
-    monkeypatch.setattr(authored_wordings, "_authored", lambda: kept)
+    monkeypatch.setattr(authored_wordings, "_authored", lambda _: kept)
     _, facts = draw(random.Random(0))
     facts["relations"].clear()
     facts["objects"][0]["shape"] = None

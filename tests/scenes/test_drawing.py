@@ -24,25 +24,25 @@ def digest(folder: Path) -> str:
 
 def test_same_bytes_as_on_the_machine_where_the_course_was_written(small_scenes):
     assert digest(small_scenes) == (
-        "f190bdfec483563f8bab9502062508c9cd76bd6569dac35a6421360f0c40784f"
+        "9e80c80d3e5cbd96520bf4bb6a2499d3eaebb17cee682b618d4284ba1e371cdd"
     )
 
 
 def test_second_call_writes_nothing(small_scenes):
     before = {p: p.stat().st_mtime_ns for p in small_scenes.rglob("*")}
-    drawing.make_scenes(small_scenes, train=60, val=40, progress=False)
+    drawing.make_scenes(small_scenes, train=60, val=40, test=4, progress=False)
     assert {p: p.stat().st_mtime_ns for p in small_scenes.rglob("*")} == before
 
 
 def test_first_pictures_do_not_depend_on_how_many_are_made(small_scenes, tmp_path):
-    fewer = drawing.make_scenes(tmp_path / "fewer", train=5, val=3, progress=False)
+    fewer = drawing.make_scenes(tmp_path / "fewer", train=5, val=3, test=4, progress=False)
     for path in (fewer / "train").iterdir():
         assert path.read_bytes() == (small_scenes / "train" / path.name).read_bytes()
 
 
 def test_crowded_scenes_hold_three_objects_more_often_in_training_alone(tmp_path):
-    folder = drawing.make_scenes(tmp_path / "some", 300, 40, progress=False, crowded=True)
-    usual = drawing.make_scenes(tmp_path / "usual", 300, 40, progress=False)
+    folder = drawing.make_scenes(tmp_path / "some", 300, 40, test=4, progress=False, crowded=True)
+    usual = drawing.make_scenes(tmp_path / "usual", 300, 40, test=4, progress=False)
     three = {
         place: np.mean(
             [len(s.objects) == 3 for s in drawing.read_instances(place, "train").values()]
@@ -53,7 +53,7 @@ def test_crowded_scenes_hold_three_objects_more_often_in_training_alone(tmp_path
     for path in sorted((usual / "val").iterdir()):
         assert path.read_bytes() == (folder / "val" / path.name).read_bytes()
     with pytest.raises(FileExistsError, match="crowded"):
-        drawing.make_scenes(usual, 300, 40, progress=False, crowded=True)
+        drawing.make_scenes(usual, 300, 40, test=4, progress=False, crowded=True)
 
 
 def test_a_run_that_breaks_off_leaves_no_folder(tmp_path, monkeypatch):
@@ -63,16 +63,16 @@ def test_a_run_that_breaks_off_leaves_no_folder(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(drawing, "render", broken)
         with pytest.raises(KeyboardInterrupt):
-            drawing.make_scenes(tmp_path / "scenes", train=3, val=2, progress=False)
+            drawing.make_scenes(tmp_path / "scenes", train=3, val=2, test=4, progress=False)
     assert list(tmp_path.iterdir()) == []
-    folder = drawing.make_scenes(tmp_path / "scenes", train=3, val=2, progress=False)
+    folder = drawing.make_scenes(tmp_path / "scenes", train=3, val=2, test=4, progress=False)
     assert len(list((folder / "train").iterdir())) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match="delete or move"):
-        drawing.make_scenes(tmp_path, train=3, val=2, progress=False)
+        drawing.make_scenes(tmp_path, train=3, val=2, test=4, progress=False)
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
 
 

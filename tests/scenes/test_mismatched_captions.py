@@ -118,7 +118,7 @@ def test_a_photos_own_captions_are_never_taken(packed):
 def test_photos_have_no_scenes_and_other_captions_are_refused(small_scenes, tmp_path, packed):
     with pytest.raises(FileNotFoundError, match="only drawn scenes"):
         drawing.read_instances(tmp_path, "train")
-    other = drawing.make_scenes(tmp_path / "other", train=60, val=4, seed=1, progress=False)
+    other = drawing.make_scenes(tmp_path / "other", train=60, val=4, seed=1, test=4, progress=False)
     with pytest.raises(ValueError, match="pack the data again"):
         scenes_truth(other, "train", packed)
 

@@ -15,7 +15,7 @@ from t2i_course.scenes.oracle import check_facts
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return drawing.make_scenes(
-        tmp_path_factory.mktemp("lessons") / "scenes", train=80, val=40, progress=False,
+        tmp_path_factory.mktemp("lessons") / "scenes", train=80, val=40, test=4, progress=False,
         crowded=True,
     )  # fmt: skip
 
