@@ -12,6 +12,7 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,24 +33,13 @@ HAIR = 1e-6  # pixels: without it 58 / 100 * 100 is 57 pixels high, and a pictur
 
 # Okabe and Ito, "Color universal design" (2008): colours that colour-blind readers tell apart.
 PALETTE = {
-    "blue": "#0072B2",
-    "orange": "#E69F00",
-    "green": "#009E73",
-    "vermillion": "#D55E00",
-    "purple": "#CC79A7",
-    "sky": "#56B4E9",
-    "yellow": "#F0E442",
-    "black": "#000000",
-}
+    "blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "vermillion": "#D55E00",
+    "purple": "#CC79A7", "sky": "#56B4E9", "yellow": "#F0E442", "black": "#000000",
+}  # fmt: skip
 DASHES = ("-", "--", "-.", ":")
 
 # What a box of a diagram stands for, and its filling.
-BOX_COLOURS = {
-    "data": "#FFFFFF",
-    "trained": "#CFE3F1",
-    "frozen": "#E4E4E4",
-    "loss": "#FBE3C4",
-}
+BOX_COLOURS = {"data": "#FFFFFF", "trained": "#CFE3F1", "frozen": "#E4E4E4", "loss": "#FBE3C4"}
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -203,10 +193,8 @@ def caption_columns(
         ValueError: the shapes or numbers do not fit.
     """
     if images.ndim != 5 or len(captions) != len(images):
-        raise ValueError(
-            f"need images [C, S, 3, H, W] and C captions, got {list(images.shape)} "
-            f"and {len(captions)} captions"
-        )
+        got = f"{list(images.shape)} and {len(captions)} captions"
+        raise ValueError(f"need images [C, S, 3, H, W] and C captions, got {got}")
     by_row = images.transpose(0, 1).flatten(0, 1)  # [S * C, 3, H, W]
     return image_grid(by_row, captions, len(captions), row_titles, scale)
 
@@ -440,43 +428,37 @@ def diagram(
     patches = {}
     for name, (column, row, text, kind) in boxes.items():
         x, y = (column + 0.5) * unit[0], (row + 0.5) * unit[1]
-        corner = (x - box_width / 2, y - box_height / 2)
         patches[name] = FancyBboxPatch(
-            corner, box_width, box_height, boxstyle="round,pad=0,rounding_size=5",
-            facecolor=BOX_COLOURS[kind], edgecolor="black", linewidth=0.8,
-            linestyle="--" if kind == "frozen" else "-",
+            (x - box_width / 2, y - box_height / 2), box_width, box_height,
+            boxstyle="round,pad=0,rounding_size=5", **_box_style(kind),
         )  # fmt: skip
         axes.add_patch(patches[name])
         wrapped = "\n".join(_wrap(part, box_width - 8) for part in text.split("\n"))
         axes.text(x, y, wrapped, fontsize=FONT, ha="center", va="center", parse_math=False)
     for source, target, *text in arrows:
-        start = [(boxes[source][k] + 0.5) * unit[k] for k in (0, 1)]
-        end = [(boxes[target][k] + 0.5) * unit[k] for k in (0, 1)]
-        axes.add_patch(
-            FancyArrowPatch(
-                start,
-                end,
-                patchA=patches[source],
-                patchB=patches[target],
-                arrowstyle="-|>",
-                mutation_scale=9,
-                shrinkA=1,
-                shrinkB=1,
-                linewidth=0.9,
-            )  # fmt: skip
+        start, end = (
+            [(boxes[name][k] + 0.5) * unit[k] for k in (0, 1)] for name in (source, target)
         )
+        axes.add_patch(FancyArrowPatch(
+            start, end, patchA=patches[source], patchB=patches[target], arrowstyle="-|>",
+            mutation_scale=9, shrinkA=1, shrinkB=1, linewidth=0.9,
+        ))  # fmt: skip
         if text:
             x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - LINE * 0.7
-            axes.text(
-                x, y, _ascii(text[0]), fontsize=FONT - 1, ha="center", va="center",
-                parse_math=False,
-            )  # fmt: skip
+            style = {"fontsize": FONT - 1, "ha": "center", "va": "center", "parse_math": False}
+            axes.text(x, y, _ascii(text[0]), **style)
     used = {kind for *_, kind in boxes.values()}
-    legend = [plt.Rectangle((0, 0), 1, 1, facecolor=BOX_COLOURS[kind], edgecolor="black",
-              linewidth=0.8, linestyle="--" if kind == "frozen" else "-", label=kind)
+    legend = [plt.Rectangle((0, 0), 1, 1, label=kind, **_box_style(kind))
               for kind in BOX_COLOURS if kind in used]  # fmt: skip
     axes.legend(handles=legend, loc="lower left", ncols=len(legend), fontsize=FONT, frameon=False)
     return figure
+
+
+def _box_style(kind: str) -> dict[str, Any]:
+    """Filling and edge of a kind of box."""
+    dashes = "--" if kind == "frozen" else "-"
+    return {"facecolor": BOX_COLOURS[kind], "edgecolor": "black", "linewidth": 0.8,
+            "linestyle": dashes}  # fmt: skip
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -502,10 +484,8 @@ def _fractions(
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
     """Write at a place in fractions of the axes, without TeX: captions may hold dollar signs."""
-    place = axes.transAxes
-    axes.text(
-        x, y, _ascii(text), transform=place, fontsize=FONT, ha=ha, va=va, parse_math=False
-    )  # fmt: skip
+    style = {"transform": axes.transAxes, "fontsize": FONT, "parse_math": False}
+    axes.text(x, y, _ascii(text), ha=ha, va=va, **style)
 
 
 def _wrap(text: str, width: float) -> str:

@@ -17,7 +17,6 @@ from t2i_course.evaluation import (
     kernel_distance,
     precision_recall,
     retrieval,
-    row_blocks,
     statistics,
     wilson_interval,
 )
@@ -499,11 +498,3 @@ def test_estimate_reads_as_a_value_with_its_interval():
 def test_wilson_interval_is_scipys(successes: int, count: int):
     expected = stats.binomtest(successes, count).proportion_ci(method="wilson")
     assert wilson_interval(successes / count, count) == pytest.approx(tuple(expected), abs=1e-6)
-
-
-def test_blocks_cover_each_row_once(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluation, "BLOCK", 70)
-    blocks = list(row_blocks(23, 10))
-    assert [part.stop - part.start for part in blocks] == [7, 7, 7, 2]
-    assert np.concatenate([np.arange(23)[part] for part in blocks]).tolist() == list(range(23))
-    assert len(list(row_blocks(5, 1000))) == 5
