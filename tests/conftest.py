@@ -81,8 +81,7 @@ def as_photos() -> Callable[[Path, Path], Path]:
     def copy(scenes_folder: Path, folder: Path) -> Path:
         shutil.copytree(scenes_folder, folder)
         (folder / drawing.MARKER).unlink()
-        for split in ("train", "val"):
-            file = folder / "annotations" / f"captions_{split}.json"
+        for file in (folder / "annotations").glob("captions_*.json"):
             document = json.loads(file.read_text())
             for annotation in document["annotations"]:
                 del annotation["facts"]

@@ -45,7 +45,7 @@ class Split:
         image_folder: `folder/name`.
         captions_file: `folder/annotations/captions_<name>.json`.
         image_ids: the images that belong to the split, in rising order; None stands for all.
-        role: "train" or "val".
+        role: "train", "val" or "test".
     """
 
     folder: Path
@@ -59,25 +59,29 @@ class Split:
 def find_split(folder: str | os.PathLike[str], split: str) -> Split:
     """Find a split in a folder of COCO's layout.
 
-    A folder that holds only one of the two splits is divided: the tenth of its images whose ids
-    have the smallest SHA-256 becomes val, the others train.
+    A folder that holds only train or val is divided: the tenth of its images whose ids have the
+    smallest SHA-256 becomes val, the others train. A test split is never made of others.
 
     Args:
         folder: the data set.
-        split: "train" or "val"; the names tried for each stand in `SPLIT_NAMES`.
+        split: "train" or "val", whose names stand in `SPLIT_NAMES`; or "test".
 
     Raises:
         FileNotFoundError: the folder, or the split's pictures or captions, are missing.
         NotADirectoryError: the path is a file.
         ValueError: an unknown split, or a folder to divide that lists a single image.
     """
-    if split not in SPLIT_NAMES:
-        raise ValueError(f'unknown split {split!r}: choose "train" or "val"')
+    if split not in (*SPLIT_NAMES, "test"):
+        raise ValueError(f'unknown split {split!r}: choose "train", "val" or "test"')
     folder = Path(folder).expanduser().resolve()
     if folder.is_file():
         raise NotADirectoryError(f"{folder} is a file: name the folder that holds annotations/")
     if not folder.is_dir():
         raise FileNotFoundError(f"no data folder {folder}: check the path, or use scenes")
+    if split == "test":
+        if (test := _whole_split(folder, "test")) is None:
+            raise ValueError(f"{folder} has no split test, a folder test/ with captions: take val")
+        return test
     found = {role: _whole_split(folder, role) for role in SPLIT_NAMES}
     other = found["val" if split == "train" else "train"]
     if found[split] and other:
@@ -94,7 +98,7 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
 
 def _whole_split(folder: Path, role: str) -> Split | None:
     """Return the first of a role's names that has pictures and captions; None without pictures."""
-    with_pictures = [name for name in SPLIT_NAMES[role] if (folder / name).is_dir()]
+    with_pictures = [name for name in SPLIT_NAMES.get(role, (role,)) if (folder / name).is_dir()]
     for name in with_pictures:
         captions = folder / "annotations" / f"captions_{name}.json"
         if captions.is_file():

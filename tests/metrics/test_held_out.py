@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def test_facts_and_subsets_belong_to_the_captions_beside_them(small_scenes):
     assert [e["facts"] for e in entries] == held.facts
     assert held.subsets == ["val_seen", "val_unseen"] * 20
     assert (held.data, len(held.packed)) == ("scenes", 40)
+
+
+def test_the_test_split_holds_other_scenes_of_the_same_kind(small_scenes, photos):
+    held, val = open_held_out(small_scenes, "test"), open_held_out(small_scenes)
+    assert (held.split, held.subsets[:2]) == ("test", ["test_seen", "test_unseen"])
+    assert not (held.packed.images[:, None] == val.packed.images).all(axis=(2, 3, 4)).any()
+    entries = drawing.read_captions(small_scenes, "test")
+    assert [e["facts"] for e in entries] == held.facts
+    assert "kind of test" in other_real(held, 4)[2]
+    assert open_held_out(photos, "test").facts is None
+    shutil.rmtree(photos / "test")
+    with pytest.raises(ValueError, match="has no split test"):
+        open_held_out(photos, "test")
 
 
 def test_captions_lead_back_to_their_images(small_scenes):

@@ -233,8 +233,8 @@ def test_wrong_folders_are_named(coco_folder, tmp_path):
 
 
 def test_unknown_choices_are_errors(coco_folder, packed):
-    with pytest.raises(ValueError, match="unknown split 'test'"):
-        data.load_split(coco_folder, "test")
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        data.load_split(coco_folder, "dev")
     with pytest.raises(ValueError, match="unknown on_bad_image 'ignore'"):
         data.load_split(coco_folder, "train", on_bad_image="ignore")
     with pytest.raises(ValueError, match="unknown on_bad_image 'ignore'"):
