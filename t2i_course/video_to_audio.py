@@ -82,15 +82,12 @@ def log_mel(sound: Tensor) -> Tensor:
 
 
 def invert(spectrogram: Tensor | np.ndarray, samples: int, iterations: int = 32) -> np.ndarray:
-    """Find a sound that has a spectrogram (griffin1984, section III).
-
-    The mel filters are undone by their pseudoinverse. The phase that the spectrogram lacks is found
-    by going to and fro: from magnitudes and phases to a sound, and back to the phases of that.
+    """Find a sound that has a spectrogram, by the algorithm of Griffin and Lim (griffin1984stft).
 
     Args:
         spectrogram: [M, N] as `log_mel` scales it.
         samples: length of the sound.
-        iterations: of Griffin and Lim's algorithm.
+        iterations: from magnitudes and phases to a sound, and back to the phases of that.
 
     Returns:
         float32 [samples] within -1 to 1.
@@ -179,12 +176,9 @@ def place_slots(slots: Tensor, times: Tensor, length: int) -> Tensor:
     """Move slots to the sound's own clock, by linear interpolation between their middles.
 
     Args:
-        slots: [B, 8 T, L]: eight in the interval after each frame.
+        slots: [B, 8 T, L], eight in the interval after each frame.
         times: of the frames, seconds [B, T], rising.
-        length: N, spectra of the sound, one every 8 ms from 0 on.
-
-    Returns:
-        [B, N, L].
+        length: N, spectra of the sound, one every 8 ms from 0 on: [B, N, L] is returned.
     """
     batch, frames = times.shape
     clock = (torch.arange(length, device=times.device) * (HOP / SOUND_RATE)).expand(batch, -1)

@@ -62,18 +62,10 @@ def match_onsets(
     found: np.ndarray | Sequence[float],
     tolerance: float = TOLERANCE,
 ) -> list[tuple[int, int]]:
-    """Pair as many true times with found ones as can be, each used once.
+    """Pair as many true times with found ones as can be, each used once: (i, j), rising.
 
-    Both are walked through in order; whichever is earlier and too far from the other is left
-    behind. On a line with one tolerance for all no matching has more pairs.
-
-    Args:
-        true: seconds, rising.
-        found: seconds, rising.
-        tolerance: seconds between the two of a pair.
-
-    Returns:
-        (index of true, index of found), rising.
+    Both, in seconds and rising, are walked through in order; whichever is earlier and too far from
+    the other is left behind. On a line, with one tolerance for all, no matching has more pairs.
     """
     pairs, i, j = [], 0, 0
     while i < len(true) and j < len(found):
