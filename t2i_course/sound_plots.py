@@ -44,7 +44,7 @@ def sound_panels(
         above.plot(np.linspace(0, seconds, len(wave)), wave, linewidth=0.5, color=PALETTE["blue"])
         above.vlines(marks, -loudest, loudest, color=PALETTE["vermillion"], linewidth=0.7)
         above.set(yticks=[], title=name, xlim=(0, seconds), ylim=(-loudest, loudest))
-        below.imshow(torch.as_tensor(levels), origin="lower", aspect="auto", cmap="magma",
+        below.imshow(torch.as_tensor(levels).numpy(), origin="lower", aspect="auto", cmap="magma",
                      vmin=0, vmax=0.9, extent=(0, seconds, 0, bands))  # fmt: skip
         below.plot(marks, [bands - 3] * len(marks), "v", color="white", markersize=4)
         below.set(xlabel="seconds", yticks=ticks, yticklabels=TICKS)
