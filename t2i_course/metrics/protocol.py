@@ -39,6 +39,7 @@ from t2i_course.evaluation import (
     kernel_distance,
     precision_recall,
     retrieval,
+    wilson_interval,
 )
 from t2i_course.metrics import photo_features
 from t2i_course.metrics.caption_matcher import CaptionMatcher, load_caption_matcher, matched_text
@@ -463,7 +464,8 @@ def evaluate_captions(
         generator: in eval mode.
         encoder: that reads its prompts.
         file: captions and facts, as in `benchmarks/own_words.txt`.
-        count: pictures of each; intervals are bootstrapped over captions.
+        count: pictures of each; intervals are bootstrapped over captions, and never narrower than
+            Wilson's for as many captions as pictures.
         seed: of the noise.
         progress: show bars.
 
@@ -486,6 +488,8 @@ def evaluate_captions(
         for part, of in parts.items():
             if len(of):
                 share = bootstrap_interval(np.mean, of.astype(float), limits=(0, 1))
+                low, high = wilson_interval(share.value, of.size)  # it has a width at 0, too
+                share = replace(share, interval=(min(low, share.low), max(high, share.high)))
                 what = f"everything right that a caption of {Path(file).name} states, share, {part}"
                 seconds = time.perf_counter() - start
                 measures.append(Measure(source, f"scene accuracy: {part}", share, what, "oracle",

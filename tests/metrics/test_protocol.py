@@ -259,6 +259,10 @@ def test_captions_of_other_authors_are_measured_by_what_they_state(tmp_path, tin
     for part in ("all", "one object"):
         assert found.find(f"scene accuracy: {part}").value == 0.5
     assert found.find("scene accuracy: all", SHUFFLED).value == 0.5
+    other = tmp_path / "other.txt"
+    other.write_text("a cross | | cross |\na square | | square |")
+    never = evaluate_captions("one scene", *model, other, count=3).find("scene accuracy: all")
+    assert never.value == never.low == 0 < never.high < 0.5
     assert str(found).startswith("one scene on scenes, mine: 6 pictures, 3 a caption, 8 bits")
     row = found.rows("mine", "c")[0]
     assert row.id == "mine-one-scene-scene-accuracy-all-mine-n6" and "mine.txt" in row.metric
