@@ -39,8 +39,11 @@ def build_parser(preset: str | None = None) -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="make a folder in COCO's layout from a table")
     add = convert.add_argument
-    add("table", metavar="CAPTIONS.csv", help="a row a caption: file name, caption")
+    add("table", metavar="CAPTIONS.csv", help="file names and captions, by a header such as "
+        "image,caption, or as Flickr8k and Flickr30k have them")  # fmt: skip
     add("pictures", metavar="FOLDER", help="the file names are relative to it")
+    add("--on-bad-image", choices=("raise", "skip"), default="raise",
+        help="what to do with a missing or damaged picture; default: %(default)s")  # fmt: skip
     add("--output", metavar="FOLDER", required=True, help="a new folder")
 
     train = commands.add_parser("train", help="train a generator")

@@ -176,6 +176,7 @@ class PackedCaptions:
         all_captions: all captions, image after image.
         caption_starts: [N + 1], int64; image i has all_captions[starts[i] : starts[i + 1]].
         skipped: file names of the images left out; `problems` says what is wrong with each.
+        notes: what else is to be said of the data, such as copies that stay on one side.
         key: the cache's name. size: S, in pixels.
     """
 
@@ -192,7 +193,7 @@ class PackedCaptions:
         if card.get("format") != FORMAT:
             raise ValueError(f"{self.path}.json is of another version: delete it, and pack again")
         self.key, self.size, self.problems = self.path.name, card["size"], card["problems"]
-        self.skipped = list(self.problems)
+        self.skipped, self.notes = list(self.problems), card["notes"]
         self.image_ids = np.array(card["image_ids"], dtype=np.int64)  # [N]
         self.captions = card["captions"]
         self.all_captions = [caption for group in self.captions for caption in group]
@@ -262,7 +263,7 @@ class PackedPart(PackedCaptions):
         chosen = json.dumps([self.image_rows.tolist(), self.caption_rows.tolist()])
         self.key = f"{whole.key}-part-{hashlib.sha256(chosen.encode()).hexdigest()[:12]}-{size}px"
         self.path, self.size = whole.path.with_name(self.key), size
-        self.problems, self.skipped = {}, []
+        self.problems, self.skipped, self.notes = {}, [], []
         self.image_ids = whole.image_ids[self.image_rows]
         self.captions = [[whole.all_captions[row] for row in group] for group in rows]
         self.all_captions = [caption for group in self.captions for caption in group]
@@ -324,6 +325,8 @@ def pack(
     if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
         _open_samples(found)  # names what is missing
         raise ValueError(next(iter(packed.problems.values())))
+    for note in packed.notes:
+        warnings.warn(note, stacklevel=2)
     if packed.problems:
         shown = ", ".join(packed.skipped[:5]) + (", ..." if len(packed.skipped) > 5 else "")
         total = len(packed) + len(packed.skipped)

@@ -51,7 +51,7 @@ def read_prompts(prompts: Sequence[str], file: str | Path | None = None) -> list
         if not path.is_file():
             raise FileNotFoundError(f"no prompt file {path}: check the path")
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"

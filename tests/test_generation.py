@@ -1,6 +1,6 @@
 import pytest
 
-from t2i_course.generation import check_prompts, training_words
+from t2i_course.generation import check_prompts, read_prompts, training_words
 from t2i_course.text_encoder import TextEncoder
 
 CAPTIONS = ["A red circle.", "two red circles, on white", "a red star"]
@@ -32,3 +32,9 @@ def test_a_card_without_words_leaves_the_encoders_own_check(encoder):
 def test_a_prompt_that_is_too_long_is_an_error(encoder):
     with pytest.raises(ValueError, match="shorten it"):
         check_prompts(encoder, ["a red circle " * 40])
+
+
+def test_lines_of_a_prompt_file_end_where_an_editor_ends_them(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("a red\u2028star\x0b\x85here\x1c\r\na cross\ra heart\n".encode())
+    assert read_prompts([], file) == ["a red\u2028star\x0b\x85here", "a cross", "a heart"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from t2i_course.commands.console import say
+from t2i_course.commands.console import note, say
 from t2i_course.photos.convert import convert_table
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make a folder in COCO's layout from pictures and a CSV file."""
-    folder = convert_table(args.table, args.pictures, args.output)
-    say(f"ready: --data {folder}, or T2I_DATA={folder}")
+    """Make a folder in COCO's layout from pictures and a table."""
+    made = convert_table(args.table, args.pictures, args.output, args.on_bad_image)
+    for fault in made.left_out[:5]:
+        note(fault)
+    left_out = f"; {len(made.left_out):,} pictures left out" if made.left_out else ""
+    say(f"read: {made.pictures:,} pictures, {made.captions:,} captions ({made.columns}){left_out}")
+    say(f"ready: --data {made.folder}, or T2I_DATA={made.folder}")
     return 0

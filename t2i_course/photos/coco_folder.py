@@ -14,7 +14,6 @@ and each error names the file and what to do. `t2i_course.data` builds on this m
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -23,10 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.datasets import CocoCaptions
 
+from t2i_course.photos import copies
 from t2i_course.photos.pictures import SKIP_HINT, Sample, decode_picture
 
 SPLIT_NAMES = {
@@ -46,6 +47,7 @@ class Split:
         captions_file: `folder/annotations/captions_<name>.json`.
         image_ids: the images that belong to the split, in rising order; None stands for all.
         role: "train", "val" or "test".
+        note: what is to be said of the copies among the pictures that were divided.
     """
 
     folder: Path
@@ -54,13 +56,14 @@ class Split:
     captions_file: Path
     image_ids: tuple[int, ...] | None
     role: str
+    note: str = ""
 
 
 def find_split(folder: str | os.PathLike[str], split: str) -> Split:
     """Find a split in a folder of COCO's layout.
 
-    A folder that holds only train or val is divided: the tenth of its images whose ids have the
-    smallest SHA-256 becomes val, the others train. A test split is never made of others.
+    A folder that holds only train or val is divided, see `copies.hold_out`. A test split is never
+    made of others.
 
     Args:
         folder: the data set.
@@ -69,7 +72,7 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
     Raises:
         FileNotFoundError: the folder, or the split's pictures or captions, are missing.
         NotADirectoryError: the path is a file.
-        ValueError: an unknown split, or a folder to divide that lists a single image.
+        ValueError: an unknown split, or a folder to divide that holds a single picture.
     """
     if split not in (*SPLIT_NAMES, "test"):
         raise ValueError(f'unknown split {split!r}: choose "train", "val" or "test"')
@@ -93,7 +96,7 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
             "and, for it, annotations/captions_val2017.json (train2017, train, val will do as "
             "well). The other layout is tar files of samples, such as train/00000.tar."
         )
-    return replace(only, role=split, image_ids=_divide(only.captions_file, split))
+    return _divide(only, split)
 
 
 def _whole_split(folder: Path, role: str) -> Split | None:
@@ -116,30 +119,25 @@ def _whole_split(folder: Path, role: str) -> Split | None:
     return None
 
 
-def _divide(captions_file: Path, split: str) -> tuple[int, ...]:
-    image_ids = [image["id"] for image in read_captions_file(captions_file)["images"]]
-    return held_out_ids(image_ids, split, f"{captions_file} lists one image")
+def _divide(split: Split, role: str) -> Split:
+    """Return the part of a role, and how many pictures are copies."""
+    images = read_captions_file(split.captions_file)["images"]
+    if len(images) < 2:
+        raise ValueError(f"{split.captions_file} lists one image: train and val need one each")
+    names = sorted({image["file_name"] for image in images})
+    listing = list_images(split.image_folder)
 
+    def pictures() -> Iterator[Sample]:
+        for name in names:
+            path = split.image_folder / name
+            yield Sample(0, name, [], path, str(path))
 
-def held_out_ids(image_ids: list[int], split: str, too_few: str) -> tuple[int, ...]:
-    """Divide images: the tenth whose ids have the smallest SHA-256 is val, the others train.
-
-    Args:
-        image_ids: of all images.
-        split: "train" or "val".
-        too_few: what the error says of a single image.
-
-    Returns:
-        The ids of the split, in rising order.
-
-    Raises:
-        ValueError: there are fewer than two images.
-    """
-    if len(image_ids) < 2:
-        raise ValueError(f"{too_few}: train and val need one each. Add more.")
-    ranked = sorted(image_ids, key=lambda number: hashlib.sha256(str(number).encode()).digest())
-    count = max(1, round(len(ranked) / 10))
-    return tuple(sorted(ranked[:count] if split == "val" else ranked[count:]))
+    identity = [str(split.image_folder), [[name, listing.get(name)] for name in names]]
+    found = dict(zip(names, copies.find_copies(pictures, len(names), identity), strict=True))
+    groups = np.array([found[image["file_name"]] for image in images])
+    ids = copies.hold_out([image["id"] for image in images], groups, role)
+    note = copies.copies_note(groups, split.image_folder)
+    return replace(split, role=role, image_ids=ids, note=note)
 
 
 class CheckedCaptions(CocoCaptions):
@@ -151,6 +149,7 @@ class CheckedCaptions(CocoCaptions):
         coco: pycocotools' index; its annotations keep their other keys ("facts" in the scenes).
         ids: the images' ids in rising order.
         skipped: {file name: what is wrong with it} of the images left out.
+        notes: what else is to be said of the data.
     """
 
     def __init__(
@@ -162,6 +161,7 @@ class CheckedCaptions(CocoCaptions):
         """Read and check the annotations; see `load_split`."""
         document = read_captions_file(split.captions_file)
         self.skipped = _leave_out(document, split, on_bad_image)
+        self.notes = [split.note] if split.note else []
         document.pop("categories", None)  # with them, COCO wants a category_id in each caption
         # COCO(file) prints, and opens the file in the locale's encoding. It gets the content here.
         super().__init__(split.image_folder, annFile=None, transform=transform)
@@ -223,11 +223,13 @@ def instances(folder: str | os.PathLike[str], split: str) -> COCO:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: unpack COCO's annotations archive there")
     document = _read_json(file, ("images", "annotations", "categories"))
-    if not all("category_id" in annotation for annotation in document["annotations"]):
-        raise ValueError(f"{file} is no instances file: category_id is missing. Download it again.")
+    if not all({"category_id", "image_id"} <= set(entry) for entry in document["annotations"]):
+        raise ValueError(
+            f"{file} is no instances file: category_id or image_id is missing. Download it again."
+        )
     if found.image_ids is not None:
         kept = set(found.image_ids)
-        document["images"] = [i for i in document["images"] if i["id"] in kept]
+        document["images"] = [i for i in document["images"] if i.get("id") in kept]
         document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
     return _index(document)
 
@@ -239,12 +241,18 @@ def check_choice(on_bad_image: str) -> None:
 
 
 def list_images(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return {relative name: (bytes, time of change)} of the files in a folder and below it."""
+    """Return {relative name: (bytes, time of change)} of the files in a folder and below it.
+
+    Links are followed; a folder that is met twice is listed once.
+    """
     listing, waiting, start = {}, [str(folder)], len(str(folder)) + 1
+    seen = {os.path.realpath(folder)}
     while waiting:
         for entry in os.scandir(waiting.pop()):
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
+            if entry.is_dir():
+                if (real := os.path.realpath(entry.path)) not in seen:
+                    seen.add(real)
+                    waiting.append(entry.path)
             elif entry.is_file() and not entry.name.startswith("."):
                 status = entry.stat()
                 name = entry.path[start:].replace(os.sep, "/")
@@ -263,19 +271,32 @@ def _index(document: dict[str, Any]) -> COCO:
 def _read_json(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # also what is not UTF-8
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8
         raise ValueError(
             f"{file} is not JSON ({error}): it was cut short, or it is another kind of file. "
             "Download or unpack it again."
         ) from error
     for name in lists:
         entries = document.get(name) if isinstance(document, dict) else None
-        if not isinstance(entries, list) or not entries or type(entries[0]) is not dict:
+        if not isinstance(entries, list) or not entries or not _all_dicts(entries):
             raise ValueError(
                 f'{file} has no list "{name}", or an empty one: it is not a COCO annotation file, '
                 "or nobody filled it. Download or unpack it again."
             )
     return document
+
+
+def _all_dicts(entries: list[Any]) -> bool:
+    return all(type(entry) is dict for entry in entries)
+
+
+def _is_id(number: Any) -> bool:
+    return type(number) is int and -(2**63) <= number < 2**63
+
+
+def has_surrogates(text: str) -> bool:
+    """Say whether a text holds half of a letter, which JSON can write and UTF-8 cannot."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def leads_out(name: str) -> bool:
@@ -295,8 +316,10 @@ def read_captions_file(file: Path) -> dict[str, Any]:
     image_ids, caption_ids = set(), set()
     for image in document["images"]:
         image_id, name = image.get("id"), image.get("file_name")
-        if type(image_id) is not int or not isinstance(name, str):
-            raise ValueError(f"{file}: an image needs a whole number id and a file_name: {image}")
+        if not _is_id(image_id) or not isinstance(name, str) or has_surrogates(name):
+            raise ValueError(
+                f"{file}: an image needs a whole number id, of 64 bits, and a file_name: {image}"
+            )
         if leads_out(name):
             raise ValueError(
                 f"{file}: the file name {name!r} leads out of the picture folder. Write it "
@@ -311,17 +334,22 @@ def read_captions_file(file: Path) -> dict[str, Any]:
                 f"{file} holds no captions: an annotation has {', '.join(sorted(annotation))}. "
                 "Is it an instances file? Put the captions file in its place."
             )
-        if not isinstance(annotation["caption"], str) or type(annotation.get("id")) is not int:
+        number, owner = annotation.get("id"), annotation.get("image_id")
+        if not isinstance(annotation["caption"], str) or not _is_id(number):
             raise ValueError(f"{file}: a caption needs a text and an id: {annotation}")
-        if annotation.get("image_id") not in image_ids:
+        if not _is_id(owner):
             raise ValueError(
-                f"{file}: caption {annotation['id']} belongs to image "
-                f'{annotation.get("image_id")}, which "images" does not list. List the image, or '
-                "remove the caption."
+                f"{file}: caption {number} belongs to image {owner!r}, which is no whole number. "
+                'Write it as the "id" of the image is written.'
             )
-        if annotation["id"] in caption_ids:
-            raise ValueError(f"{file}: two captions have the id {annotation['id']}. Number them.")
-        caption_ids.add(annotation["id"])
+        if owner not in image_ids:
+            raise ValueError(
+                f'{file}: caption {number} belongs to image {owner}, which "images" does not '
+                "list. List the image, or remove the caption."
+            )
+        if number in caption_ids:
+            raise ValueError(f"{file}: two captions have the id {number}. Number them.")
+        caption_ids.add(number)
     return document
 
 
@@ -338,13 +366,13 @@ def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dic
         name, path = image["file_name"], split.image_folder / image["file_name"]
         if chosen is not None and image["id"] not in chosen:
             continue
-        # The listing answers for most; the file system for links and other ways to write a name.
-        if name not in listing and not path.is_file():
+        # The listing answers for most; the file system for other ways to write a name.
+        if name not in listing and not os.path.isfile(path):
+            link = ", a link to a file that is not there" if os.path.islink(path) else ""
             error: Exception = FileNotFoundError(
-                f"{path} is missing, but {file.name} lists it. Copy it there, or {SKIP_HINT}."
+                f"{path} is missing{link}, but {file.name} lists it. Copy it there, or {SKIP_HINT}."
             )
-        elif not texts[image["id"]] or not all(texts[image["id"]]):
-            fault = "an empty caption" if texts[image["id"]] else "no caption"
+        elif fault := _fault(texts[image["id"]]):
             error = ValueError(f"{path} has {fault} in {file}. Mend the file, or {SKIP_HINT}.")
         else:
             images.append(image)
@@ -358,3 +386,12 @@ def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dic
     document["images"] = images
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
     return skipped
+
+
+def _fault(captions: list[str]) -> str:
+    """Say what is wrong with the captions of an image; "" if nothing."""
+    if not captions:
+        return "no caption"
+    if not all(captions):
+        return "an empty caption"
+    return "a caption with half a letter (a lone surrogate)" * any(map(has_surrogates, captions))

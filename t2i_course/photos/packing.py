@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 
 from t2i_course import runtime
 from t2i_course.photos.coco_folder import CheckedCaptions, Split, list_images
-from t2i_course.photos.pictures import Sample, decode_picture
+from t2i_course.photos.pictures import SKIP_HINT, Sample, decode_picture
 from t2i_course.photos.shards import ShardSamples, ShardSplit
 
-PIXELS = 1  # version of the transform; a new number gives every cache, and so every run, a new key
-FORMAT = 3  # of the files; a cache of another one is written anew, under the same key
+PIXELS = 2  # version of the transform; a new number gives every cache, and so every run, a new key
+FORMAT = 4  # of the files; a cache of another one is written anew, under the same key
 Samples = CheckedCaptions | ShardSamples
 
 
@@ -103,8 +103,8 @@ def write_cache(
                 problems[sample.name] = str(pixels)
         if not ids:
             raise ValueError(next(iter(problems.values())))
-        told = {"format": FORMAT, "size": size, "image_ids": ids}
-        text = json.dumps(told | {"captions": captions, "problems": problems})
+        told = {"format": FORMAT, "size": size, "image_ids": ids, "captions": captions}
+        text = json.dumps(told | {"problems": problems, "notes": samples.notes})
         card.write_text(text, encoding="utf-8")
 
 
@@ -120,6 +120,8 @@ def _decode(
             return to_bytes(decode_picture(sample.picture, sample.where)).numpy()  # [3, S, S]
         except ValueError as error:
             return error
+        except Exception as error:  # such as a strip of pixels that no memory holds, resized
+            return ValueError(f"{sample.where} cannot be made small ({error}): {SKIP_HINT}")
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers, ahead = cores or 1, deque()

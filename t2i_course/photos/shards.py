@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, held_out_ids
+from t2i_course.photos import copies
+from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, has_surrogates
 from t2i_course.photos.pictures import SKIP_HINT, Sample
 
 PICTURES, TEXTS = ("jpg", "jpeg", "png", "webp"), ("json", "txt")
@@ -109,6 +110,7 @@ class ShardSamples:
 
     Attributes:
         skipped: {}, as faults show when a sample is read.
+        notes: what else is to be said of the data.
     """
 
     def __init__(self, split: ShardSplit) -> None:
@@ -119,17 +121,27 @@ class ShardSamples:
                 divide.
         """
         self.split, self.skipped = split, {}
-        number = count_samples(split)
+        number, passed_over = count_samples(split)
+        listed = ", ".join(f"{count:,} .{suffix}" for suffix, count in passed_over.most_common(9))
+        self.notes = [f"files of {split.image_folder} passed over: {listed}"] if listed else []
         if not number:
             raise ValueError(
                 f"the tar files in {split.image_folder} hold no samples: they need KEY.jpg and "
                 "KEY.json or KEY.txt"
             )
-        numbers = list(range(1, number + 1))
+        self._chosen = frozenset(range(1, number + 1))
         if split.divided:
-            what = f"{split.image_folder} holds one sample"
-            numbers = held_out_ids(numbers, split.role, what)
-        self._chosen = frozenset(numbers)
+            self._divide(number)
+
+    def _divide(self, number: int) -> None:
+        folder = self.split.image_folder
+        if number < 2:
+            raise ValueError(f"{folder} holds one sample: train and val need one each")
+        identity = [str(folder), self.split.listing()]
+        groups = copies.find_copies(self.samples, number, identity)
+        self._chosen = frozenset(copies.hold_out([*self._chosen], groups, self.split.role))
+        if note := copies.copies_note(groups, folder):
+            self.notes.append(note)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -146,13 +158,18 @@ class ShardSamples:
                         yield _read_sample(number, shard, key, files, tar)
 
 
-def count_samples(split: ShardSplit) -> int:
-    """Return how many samples the shards hold, of both parts where they are divided."""
-    number = 0
+def count_samples(split: ShardSplit) -> tuple[int, Counter]:
+    """Count the samples of the shards, of both parts where they are divided.
+
+    Returns:
+        Their number, and how many files of each suffix belong to none.
+    """
+    number, passed_over = 0, Counter()
     for shard in tar_files(split.image_folder):
         with _opened(shard) as tar:
-            number += len(read_index(tar)[0])
-    return number
+            samples, others = read_index(tar)
+            number, passed_over = number + len(samples), passed_over + others
+    return number, passed_over
 
 
 def _opened(shard: Path) -> tarfile.TarFile:
@@ -271,4 +288,6 @@ def _captions_of(texts: dict[str, bytes]) -> list[str]:
         raise ValueError('has a "caption" that is neither a text nor a list of texts')
     if not all(caption.strip() for caption in captions):
         raise ValueError("has an empty caption")
+    if any(map(has_surrogates, captions)):
+        raise ValueError("has a caption with half a letter (a lone surrogate)")
     return captions

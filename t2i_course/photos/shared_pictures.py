@@ -16,17 +16,19 @@ of held-out pictures. A data set of one's own may hold a picture twice as well. 
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from t2i_course.photos.coco_folder import Split, read_captions_file
-from t2i_course.photos.shards import ShardSplit, count_samples, find_data, tar_files
+from t2i_course.photos import copies
+from t2i_course.photos.coco_folder import Split, list_images, read_captions_file
+from t2i_course.photos.pictures import Sample
+from t2i_course.photos.shards import ShardSamples, ShardSplit, count_samples, find_data
 
 # Which part of COCO's pictures a split holds, by its name.
 TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
@@ -51,15 +53,11 @@ def check_splits(folder: str | os.PathLike[str]) -> None:
         folder: a data set in COCO's layout, or of shards.
 
     Raises:
-        ValueError: by COCO's names, or by their files, pictures stand in both splits; of shards,
-            the same tar file.
+        ValueError: by COCO's names, or by their content, pictures stand in both splits.
         FileNotFoundError, NotADirectoryError: see `coco_folder.find_split`.
     """
     train, val = find_data(folder, "train"), find_data(folder, "val")
-    if isinstance(train, ShardSplit):
-        _check_shards(train, val)
-        return
-    if train.captions_file == val.captions_file:
+    if train.image_folder == val.image_folder:
         return  # one split, divided
     if shared := _shared_parts(train.name, val.name):
         raise ValueError(
@@ -69,26 +67,11 @@ def check_splits(folder: str | os.PathLike[str]) -> None:
         )
     if shared := shared_pictures(train, val):
         raise ValueError(
-            f"{train.folder}: {len(shared):,} pictures of {val.name} stand in {train.name}, too, "
-            f"such as {shared[0]}: a model would be judged on what it learnt. Leave them out of "
-            "one of the two captions files."
+            f"{train.folder}: {len(shared):,} pictures of {val.name} stand in {train.name}, too "
+            f"(the same file, or saved anew), such as {shared[0]}: a model would be judged on "
+            f"what it learnt. Leave them out of one of the two, or keep {train.name} alone with "
+            "all pictures: it is divided then, and copies stay together."
         )
-
-
-def _check_shards(train: ShardSplit, val: ShardSplit) -> None:
-    """Refuse two folders of tar files of which one stands in both."""
-    if train.divided:
-        return
-    known: dict[int, list[Path]] = {}
-    for file in tar_files(train.image_folder):
-        known.setdefault(file.stat().st_size, []).append(file)
-    for file in tar_files(val.image_folder):
-        for other in known.get(file.stat().st_size, []):
-            if filecmp.cmp(file, other, shallow=False):
-                raise ValueError(
-                    f"{file} is the same file as {other}: a model would be judged on what it "
-                    "learnt. Take it out of one of the two folders."
-                )
 
 
 def learnt_from(
@@ -107,7 +90,7 @@ def learnt_from(
         whether the pictures bear COCO's names.
     """
     if isinstance(train, ShardSplit):
-        images = count_samples(train)
+        images = count_samples(train)[0]
         entry = {
             "captions": f"{train.name}/*.tar", "sha256": train.digest, "images": images,
             "divided": train.divided, "coco": False,
@@ -193,29 +176,50 @@ def check_entries(trained_on: Any, where: str) -> list[dict[str, Any]]:
     return trained_on
 
 
-def shared_pictures(first: Split, second: Split) -> list[str]:
+def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> list[str]:
     """Names of the second split's pictures that are pictures of the first, too.
 
-    Data sets of one's own often number each split from 1: an equal id or file name is no proof.
-    Files of one name are the same picture if their bytes are. A picture of COCO has one number,
-    which 2014 writes in another way than 2017.
+    Data sets of one's own often number each split from 1: an equal id or file name is no proof, and
+    a copy may have another name. Pictures are the same by their content (`photos.copies`). Those
+    of COCO are told by their numbers, too, which 2014 writes in another way than 2017.
 
     Args:
         first: a split.
         second: another one.
 
     Returns:
-        File names as the second captions file has them, in its order.
+        Names as the second split has them, in its order.
     """
-    known = {_picture(name): name for name in _file_names(first)}
-    found = []
-    for name in _file_names(second):
-        other = known.get(_picture(name))
-        if other is not None and (
-            other != name or _same_file(first.image_folder / other, second.image_folder / name)
-        ):
-            found.append(name)
-    return found
+    numbers = [_coco_names(split) for split in (first, second)]  # {number: name}
+    shared = {name for number, name in numbers[1].items() if numbers[0].get(number, name) != name}
+    official = first.name in COCO_PARTS and second.name in COCO_PARTS and all(numbers)
+    if official and numbers[0].keys().isdisjoint(numbers[1]):
+        return []
+    (count, pictures, identity), (more, others, other_identity) = map(_pictures, (first, second))
+    groups = copies.find_copies(
+        lambda: itertools.chain(pictures(), others()), count + more, [identity, other_identity]
+    ).tolist()
+    known = set(groups[:count])
+    shared_rows = {row for row, group in enumerate(groups[count:]) if group in known}
+    if not shared_rows and not shared:
+        return []
+    names = (sample.name for sample in others())
+    return [name for row, name in enumerate(names) if row in shared_rows or name in shared]
+
+
+def _pictures(split: Split | ShardSplit) -> tuple[int, Callable[[], Iterator[Sample]], list[Any]]:
+    """How many pictures a split has, the pictures, and all that they depend on."""
+    if isinstance(split, ShardSplit):
+        shards = ShardSamples(split)
+        return len(shards), shards.samples, [str(split.image_folder), split.listing()]
+    names, listing = _file_names(split), list_images(split.image_folder)
+
+    def samples() -> Iterator[Sample]:
+        for name in names:
+            path = split.image_folder / name
+            yield Sample(0, name, [], path, str(path))
+
+    return len(names), samples, [str(split.image_folder), [[n, listing.get(n)] for n in names]]
 
 
 def _shared_parts(first: str, second: str) -> str:
@@ -238,18 +242,14 @@ def _listed_images(captions_file: Path) -> list[tuple[int, str]]:
 
 
 def _bears_coco_names(split: Split) -> bool:
-    return all(map(COCO_FILE.fullmatch, _file_names(split)))
+    return bool(_coco_names(split))
 
 
-def _picture(file_name: str) -> str:
-    """What tells a picture from others: COCO's number, or its file name."""
-    coco = COCO_FILE.fullmatch(file_name)
-    return coco[1] if coco else file_name
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    """Whether both are there with the same bytes."""
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
+def _coco_names(split: Split | ShardSplit) -> dict[str, str]:
+    """File names by COCO's numbers; {} unless all pictures bear such names."""
+    names = [] if isinstance(split, ShardSplit) else _file_names(split)
+    found = {name: COCO_FILE.fullmatch(name) for name in names}
+    return {match[1]: name for name, match in found.items()} if all(found.values()) else {}
 
 
 def _hash(file: Path) -> str:

@@ -11,6 +11,7 @@ from photo_folder import KINDS, SIZE, cache_files, make_split, read_captions, wr
 from torchvision.datasets import CocoCaptions
 
 from t2i_course import data
+from t2i_course.photos import coco_folder as coco_folder_module
 
 # The folder
 
@@ -82,6 +83,17 @@ def test_instances_are_read_without_printing(coco_folder, capsys):
         data.instances(coco_folder, "val")
 
 
+def test_linked_folders_are_listed_once(coco_folder, tmp_path):
+    more = tmp_path / "more"
+    (coco_folder / "val2017").rename(more)
+    (more / "again").symlink_to(more)  # leads back
+    (coco_folder / "val2017").symlink_to(more)
+    names = set(coco_folder_module.list_images(coco_folder / "val2017"))
+    assert names == {file.name for file in more.glob("*.jpg")}
+    (coco_folder / "train2017" / "more").symlink_to(more)
+    assert f"more/{min(names)}" in coco_folder_module.list_images(coco_folder / "train2017")
+
+
 # Bad input
 
 
@@ -110,7 +122,8 @@ def edit(**changes):
         document = read_captions(folder)
         for name, value in changes.items():
             document["images" if name in ("file_name", "id") else "annotations"][0][name] = value
-        write_captions(folder, "train2017", document)
+        text = json.dumps(document)  # ASCII: a half letter has no place in UTF-8
+        (folder / "annotations" / "captions_train2017.json").write_text(text, encoding="ascii")
 
     return change
 
@@ -120,6 +133,23 @@ def remove_captions(folder: Path) -> None:
     gone = document["images"][0]["id"]
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] != gone]
     write_captions(folder, "train2017", document)
+
+
+def dangle(folder: Path) -> None:
+    path = image_path(folder)
+    path.unlink()
+    path.symlink_to("../gone.jpg")
+
+
+def first_caption(text: str):
+    def change(folder: Path) -> None:
+        document = read_captions(folder)
+        first = document["images"][0]["id"]
+        next(a for a in document["annotations"] if a["image_id"] == first)["caption"] = text
+        file = folder / "annotations" / "captions_train2017.json"
+        file.write_text(json.dumps(document), encoding="ascii")
+
+    return change
 
 
 def make_instances_file(folder: Path) -> None:
@@ -151,6 +181,8 @@ FAULTY_IMAGES = {
     "JPEG cut in its header": (cut_in_header, ValueError, r"000100\.jpg cannot be read"),
     "image missing": (remove_image, FileNotFoundError, r"000100\.jpg is missing"),
     "image without caption": (remove_captions, ValueError, r"000100\.jpg has no caption"),
+    "half a letter": (first_caption("a dog \ud83d"), ValueError, r"000100\.jpg has .* surrogate"),
+    "dangling link": (dangle, FileNotFoundError, r"000100\.jpg is missing, a link to a file that"),
 }
 FAULTY_FILES = {
     "empty caption": (edit(caption=" \n"), ValueError, r"\d\.jpg has an empty caption in .*\.json"),
@@ -163,6 +195,15 @@ FAULTY_FILES = {
     "caption of no image": (edit(image_id=424242), ValueError, "image 424242, which .* not list"),
     "caption is a number": (edit(caption=3), ValueError, "needs a text and an id"),
     "id is a text": (edit(id="100"), ValueError, "whole number id"),
+    "id is too large": (edit(id=2**63), ValueError, "whole number id, of 64 bits"),
+    "image id is a text": (edit(image_id="100"), ValueError, "image '100', which is no whole"),
+    "name with half a letter": (edit(file_name="a\ud83d.jpg"), ValueError, "needs a whole number"),
+    "an entry is a list": (
+        lambda folder: write_captions(folder, "train2017", {"images": [{}, []], "annotations": []}),
+        ValueError,
+        'no list "images"',
+    ),
+    "nested too deep": (write_annotations(b"[" * 100_000), ValueError, "is not JSON"),
     "path out of the folder": (edit(file_name="../x.jpg"), ValueError, r"\.\./x\.jpg' leads out"),
     "Windows path": (edit(file_name="C:\\x.jpg"), ValueError, "leads out of the picture folder"),
     "image listed twice": (repeat_entry("images"), ValueError, "two images have the id 100"),

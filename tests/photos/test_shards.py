@@ -18,7 +18,7 @@ from PIL import Image
 from t2i_course import data
 from t2i_course.__main__ import main
 from t2i_course.metrics.held_out import open_held_out, other_real
-from t2i_course.photos import coco_folder, shards
+from t2i_course.photos import copies, shards
 
 SIZE = 16
 Files = list[tuple[str, bytes]]
@@ -108,7 +108,7 @@ def test_every_form_of_picture_and_caption_is_read(tmp_path):
         ("__index__.json", b"[]"),  # webdataset's own
         ("._six.jpg", b"what another system leaves"),
         ("six.cls", b"3"),
-        ("six.mask.png", picture(7)),  # the suffix is .mask.png
+        ("six.mask.png", picture(7)),  # of sample six, as that is whole
     ]
     write_shard(tmp_path / "photos" / "train" / "0.tar", files)
     write_shards(tmp_path / "photos" / "val", range(2))
@@ -116,6 +116,43 @@ def test_every_form_of_picture_and_caption_is_read(tmp_path):
     first = ["picture 0, près de 猫"], ["picture 1, près de 猫"]
     rest = ["only a text"], ["one", "two"], ["from the text"], ["five"], ["six"]
     assert packed.captions == [*first, *rest]
+
+
+def test_a_key_may_hold_dots_and_what_belongs_to_no_sample_is_told(tmp_path):
+    files = [*sample(0), ("a.cls", b"3")]
+    for key in ("trip0", "trip0.2", "photo.v0", "photo.v1"):
+        files += [(f"{key}.jpg", picture(len(files))), (f"{key}.txt", key.encode())]
+    files += [("photo.v1.mask.png", picture(7)), ("trip0.3.jpg", picture(8))]
+    write_shard(tmp_path / "photos" / "train" / "0.tar", files)
+    write_shards(tmp_path / "photos" / "val", [1])
+    with pytest.raises(ValueError, match=r"sample photo.v1.mask has no caption.*its last dot"):
+        pack(tmp_path / "photos", tmp_path)
+    write_shard(tmp_path / "photos" / "train" / "0.tar", [f for f in files if "mask" not in f[0]])
+    with pytest.warns(UserWarning, match=r"passed over: 1 \.cls, 1 \.3\.jpg"):
+        packed = pack(tmp_path / "photos", tmp_path)
+    assert packed.captions[1:] == [["trip0"], ["trip0.2"], ["photo.v0"], ["photo.v1"]]
+
+
+def test_links_in_a_shard_are_followed(tmp_path):
+    write_shards(tmp_path / "photos" / "val", [1])
+    file = tmp_path / "photos" / "train" / "0.tar"
+    write_shard(file, sample(0))
+    with tarfile.open(file, "a") as tar:
+        for kind, target, name in (
+            (tarfile.LNKTYPE, "000000000.jpg", "b.jpg"),
+            (tarfile.SYMTYPE, "000000000.txt", "b.txt"),
+            (tarfile.SYMTYPE, "nowhere.jpg", "c.jpg"),
+            (tarfile.LNKTYPE, "000000000.txt", "c.txt"),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, target
+            tar.addfile(entry)
+    with pytest.raises(ValueError, match="sample c has a link to nothing, c.jpg"):
+        pack(tmp_path / "photos", tmp_path)
+    with pytest.warns(UserWarning, match="1 of 3 images left out"):
+        packed = pack(tmp_path / "photos", tmp_path, on_bad_image="skip")
+    assert packed.captions[0] == packed.captions[1]
+    assert np.array_equal(packed.images[0], packed.images[1])
 
 
 def test_files_of_a_sample_need_not_stand_together(tmp_path):
@@ -133,7 +170,7 @@ def test_shards_of_one_split_are_divided_as_a_coco_folder_is(tmp_path, name):
     ids = {split: part.image_ids.tolist() for split, part in packed.items()}
     assert sorted(ids["train"] + ids["val"]) == list(range(1, 31))
     for split, part in packed.items():
-        assert ids[split] == list(coco_folder.held_out_ids(list(range(1, 31)), split, ""))
+        assert ids[split] == list(copies.hold_out(list(range(1, 31)), np.arange(30), split))
         assert part.captions == [[f"picture {n - 1}, près de 猫"] for n in ids[split]]
     assert len(ids["val"]) == 3
 
@@ -184,6 +221,7 @@ FAULTS = {
     "number": (sample(1, json=b'{"caption": 3}'), "neither a text nor a list of texts"),
     "json cut": (sample(1, json=b'{"caption": "a'), r"has a damaged file \.json"),
     "not UTF-8": (sample(1, json=None, txt=b"\xff\xfe"), r"file \.txt that is not UTF-8"),
+    "half a letter": (sample(1, json=b'{"caption": "a \\ud83d"}'), "lone surrogate"),
     "two pictures": (sample(1, png=picture(1, "PNG")), "000000001 has two pictures"),
     "file twice": ([*sample(1), *sample(1)[:1]], r"000000001 has two files \.jpg"),
     "picture cut": (sample(1, jpg=broken(picture(1))), "000000001 cannot be read"),
@@ -216,7 +254,7 @@ def test_faulty_sample_can_be_skipped_and_is_counted(tmp_path, fault):
 
 
 def test_faulty_sample_of_the_other_split_is_no_fault_of_this(tmp_path):
-    numbers = coco_folder.held_out_ids(list(range(1, 21)), "val", "")
+    numbers = copies.hold_out(list(range(1, 21)), np.arange(20), "val")
     faulty = numbers[0] - 1
     files = [f for n in range(20) for f in sample(n, **({"jpg": None} if n == faulty else {}))]
     write_shard(tmp_path / "photos" / "0.tar", files)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def write_split(folder: Path, split: str, numbers: range, form: str | None = Non
     images, annotations = [], []
     for number in numbers:
         name = form.format(split=split, number=number)
-        shade = (number, len(split), sum(map(ord, str(folder.name))) % 256)
+        shade = (11 * number, 20 * len(split), sum(map(ord, str(folder.name))) % 256)
         Image.new("RGB", (9, 9), shade).save(folder / split / name)
         images.append({"id": number, "file_name": name})
         annotations.append({"id": number, "image_id": number, "caption": f"number {number}"})
@@ -83,8 +85,35 @@ def test_equal_names_and_ids_of_different_pictures_are_no_fault(photos):
 
 def test_a_picture_in_both_splits_is_named(photos):
     shutil.copy(photos / "train" / "3.png", photos / "val" / "3.png")
-    with pytest.raises(ValueError, match=r"1 pictures of val stand in train, too, such as 3\.png"):
+    with pytest.raises(ValueError, match=r"1 pictures of val stand in train, too .*such as 3\.png"):
         check_splits(photos)
+
+
+def test_a_copy_under_another_name_or_saved_anew_is_named(photos):
+    names = ["1.png", "2.png", "3.png"]
+    shutil.copy(photos / "train" / names[0], photos / "val" / names[1])
+    with Image.open(photos / "train" / names[1]) as image:
+        image.resize((50, 50)).save(photos / "val" / names[2], "JPEG", quality=80)
+    split = [find_split(photos, name) for name in ("train", "val")]
+    assert shared_pictures(*split) == names[1:]
+    with pytest.raises(ValueError, match=r"2 pictures of val .* such as 2\.png.*keep train alone"):
+        check_splits(photos)
+
+
+def test_a_sample_of_both_folders_of_shards_is_named(tmp_path):
+    for split, names in (("train", "abc"), ("val", "de")):
+        (tmp_path / split).mkdir()
+        with tarfile.open(tmp_path / split / "0.tar", "w") as tar:
+            for name in names:
+                file = io.BytesIO()
+                shade = 40 * ("abcd".find(name) if name != "e" else 1) + 40
+                Image.new("RGB", (30, 20), (shade, 0, 0)).save(file, "PNG")
+                for suffix, content in (("png", file.getvalue()), ("txt", name.encode())):
+                    entry = tarfile.TarInfo(f"{name}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    with pytest.raises(ValueError, match="1 pictures of val stand in train.* such as 0.tar: e"):
+        check_splits(tmp_path)
 
 
 def test_a_divided_folder_shares_nothing(photos):

@@ -1,0 +1,251 @@
+"""Tables of captions: which column holds the file name, which the caption, and what each row says.
+
+Read are the forms in which data sets come, and those that people make of their own:
+
+    image,caption                     a header that names the columns, in any order, with others
+    image;caption_1;caption_2         several captions in a row
+    dog.jpg,A dog, running            no header: a picture of the folder, and the rest
+    1000268201.jpg#0<tab>A child      Flickr8k's and Flickr30k's *.token files
+    image_name| comment_number| comment      Flickr30k's results.csv
+
+What may mean one thing or another is refused. Python's csv reads the rows, since it knows the line
+of each, which pandas does not tell, and takes no quote that is closed in the midst of a cell.
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from t2i_course.photos.coco_folder import leads_out, list_images
+
+SEPARATORS = ("\t", ";", "|", ",")
+FILE = re.compile(r"(image|img|photo|picture|file)[ _-]?(name|path|file|id)?|path|name")
+CAPTION = re.compile(r"((?:image )?(?:caption|comment|text|sentence|description|raw))s?[ _-]?\d*")
+NUMBERED = re.compile(r"#\d+$")  # a caption's number, after a file name
+HEADER_HINT = "begin it with a row that names the columns, such as image,caption"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What stands where in a table.
+
+    Attributes:
+        separator: between the cells of a row.
+        file: the column of the file name, from 0.
+        captions: the columns of captions.
+        width: how many columns there are; without a header, at least so many.
+        named: the header's cells, () without a header.
+        header_rows: 1 if the first row is no picture's, else 0.
+    """
+
+    separator: str
+    file: int
+    captions: tuple[int, ...]
+    width: int
+    named: tuple[str, ...]
+    header_rows: int
+
+    def __str__(self) -> str:
+        """Say how the table was understood."""
+        if not self.named:
+            return "file name and caption"
+        rest = set(range(self.width)) - {self.file, *self.captions}
+        captions = ", ".join(self.named[column] for column in self.captions)
+        told = f"file name: {self.named[self.file]}; caption: {captions}"
+        return (
+            told + "; passed over: " * bool(rest) + ", ".join(self.named[c] for c in sorted(rest))
+        )
+
+
+class CaptionTable:
+    """A table and the folder that its file names are relative to.
+
+    Attributes:
+        columns: what stands where.
+    """
+
+    def __init__(self, table: Path, pictures: Path) -> None:
+        """Read the table and find out what stands where.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is no text in UTF-8 or UTF-16, is empty, a quote is not closed, or what
+                its columns mean cannot be told.
+        """
+        if not table.is_file():
+            raise FileNotFoundError(f"no table {table}: give a CSV file of file names and captions")
+        self.table, self.pictures = table, pictures
+        self._listing = list_images(pictures)
+        self._stems: dict[str, list[str]] = {}
+        for name in self._listing:
+            self._stems.setdefault(os.path.splitext(name)[0], []).append(name)
+        self._text = _decode(table)
+        self.columns = self._understand()
+        self._lines = list(self._rows(self.columns.separator))
+        self._check_width()
+
+    def captions(self) -> Iterator[tuple[int, str, str | None, list[str]]]:
+        """Yield (line, name as written, name of the picture or None, captions) of each row.
+
+        Raises:
+            ValueError: a row has another number of columns, no file name or no caption.
+        """
+        columns, found = self.columns, 0
+        for line, row in self._lines[columns.header_rows :]:
+            cells = self._cells(row)
+            name = cells[columns.file] if len(cells) == columns.width else ""
+            texts = [cells[c] for c in columns.captions if c < len(cells) and cells[c]]
+            if not name or not texts:
+                raise ValueError(
+                    f"{self.table}, line {line}: needed are a file name and a caption in "
+                    f"{columns.width} columns with {columns.separator!r} between them, found {row}"
+                )
+            found += 1
+            yield line, name, self.find(name), [t for text in texts for t in _texts(text)]
+        if not found:
+            raise ValueError(f"{self.table} holds no caption")
+
+    def find(self, name: str) -> str | None:
+        """Return a picture's name in the folder: without ./, #0 behind it, or with its suffix."""
+        for form in (name, NUMBERED.sub("", name), NUMBERED.sub("", name).replace("\\", "/")):
+            if form and not leads_out(form):
+                plain = PurePosixPath(form).as_posix()
+                if plain in self._listing or os.path.isfile(self.pictures / plain):
+                    return plain
+                if len(found := self._stems.get(plain, [])) == 1:
+                    return found[0]
+        return None
+
+    def _rows(self, separator: str) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line, cells) of each row that is not empty."""
+        numbered = re.match(r"[^\t\n]+#\d+\t", self._text)  # such tables know no quotes
+        literal = separator == "|" or (separator == "\t" and numbered)
+        csv.field_size_limit(1 << 30)
+        rows = csv.reader(
+            io.StringIO(self._text, newline=""),  # lines end at \n, \r\n and \r alone
+            delimiter=separator,
+            quoting=csv.QUOTE_NONE if literal else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+        line = 1
+        try:
+            for row in rows:
+                for cell in row:
+                    self._check_quote(cell, line, separator)
+                if any(cell.strip() for cell in row):
+                    yield line, row
+                line = rows.line_num + 1
+        except csv.Error as error:
+            raise self._unclosed(line) from error
+
+    def _check_quote(self, cell: str, line: int, separator: str) -> None:
+        """Raise ValueError if a quoted cell has swallowed the row of another picture."""
+        for text in re.split(r"[\r\n]+", cell)[1:]:
+            if separator in text and any(self.find(c.strip()) for c in text.split(separator)):
+                raise self._unclosed(line)
+
+    def _unclosed(self, line: int) -> ValueError:
+        return ValueError(
+            f"{self.table}, line {line}: a quote is not closed, or text follows a closed one. "
+            'Close it, or write a quote inside a quoted cell as ""'
+        )
+
+    def _cells(self, row: list[str]) -> list[str]:
+        """Strip the cells; mend a caption whose commas nobody quoted, and Flickr30k's slip."""
+        last, columns = self.columns.width - 1, self.columns
+        if len(row) > columns.width and columns.separator == "," and columns.captions == (last,):
+            row = [*row[:last], ",".join(row[last:])]
+        cells = [cell.strip() for cell in row]
+        slip = re.fullmatch(r"(\d+)\s+(\S.*)", cells[-1])  # one row of results.csv lacks its bar
+        if len(cells) == last == 2 and columns.separator == "|" and slip:
+            cells = [cells[0], *slip.groups()]
+        return cells
+
+    def _understand(self) -> Columns:
+        """Find the separator and the columns by the first two rows."""
+        tried = []
+        for separator in SEPARATORS:
+            if separator not in re.split(r"[\r\n]", self._text.strip("\r\n"), maxsplit=1)[0]:
+                continue
+            rows = self._rows(separator)
+            head, second = ([c.strip() for c in next(rows, (0, []))[1]] for _ in range(2))
+            if columns := self._by_names(separator, head, second):
+                return columns
+            for header, row in ((0, head), (1, second)):
+                columns = self._by_picture(separator, row, header)
+                if columns and (header == 0 or len(head) == len(row)):
+                    return columns
+            tried.append(Columns(separator, 0, (1,), 2, (), 0))
+        if not tried:
+            raise ValueError(f"{self.table} has no columns: {HEADER_HINT}")
+        return tried[0]  # its rows say what is missing
+
+    def _by_names(self, separator: str, head: list[str], second: list[str]) -> Columns | None:
+        """Find the columns by a header."""
+        names = [cell.lower().replace("_", " ") for cell in head]
+        files = [c for c, name in enumerate(names) if FILE.fullmatch(name)]
+        texts = {c: match[1] for c, name in enumerate(names) if (match := CAPTION.fullmatch(name))}
+        if len(head) < 2 or not (files or texts) or any(map(self.find, head)):
+            return None
+        if len(files) != 1:  # the one whose cell is a picture
+            among = files or [c for c in range(len(head)) if c not in texts]
+            found = [c for c in among if c < len(second) and self.find(second[c])]
+            found = [c for c in found if second[c] in self._listing] or found
+            files = found or (among if len(among) == 1 else [])
+        if not texts and len(head) == 2 and len(files) == 1:
+            texts = {1 - files[0]: ""}
+        for found, what in ((files, "the file name"), (set(texts.values()), "the caption")):
+            if len(found) != 1:
+                raise ValueError(
+                    f"{self.table}: which column holds {what}, of {', '.join(head)}? Name it "
+                    f"{'image' if what == 'the file name' else 'caption'}, and no other so"
+                )
+        return Columns(separator, files[0], tuple(texts), len(head), tuple(head), 1)
+
+    def _by_picture(self, separator: str, row: list[str], header: int) -> Columns | None:
+        """Find the columns by a row without a header's help: one cell is a picture."""
+        found = [column for column, cell in enumerate(row) if self.find(cell)]
+        if found == [0] and len(row) >= 2:
+            return Columns(separator, 0, (1,), 2, (), header)
+        if found == [1] and len(row) == 2:
+            return Columns(separator, 1, (0,), 2, (), header)
+        return None
+
+    def _check_width(self) -> None:
+        """Refuse a table without a header whose rows have three columns or more, all of them."""
+        rows = self._lines[self.columns.header_rows :]
+        if not self.columns.named and rows and min(len(row) for _, row in rows) > 2:
+            raise ValueError(
+                f"{self.table} has {len(rows[0][1])} columns and no header, so nobody can say "
+                f"which is the caption: {HEADER_HINT}"
+            )
+
+
+def _decode(table: Path) -> str:
+    """Read a text of UTF-8, or UTF-16 if a mark at its beginning says so."""
+    content = table.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is not UTF-8 ({error}): save it as UTF-8") from error
+
+
+def _texts(cell: str) -> list[str]:
+    """Return the captions of a cell: itself, or those of a list in Python's or JSON's form."""
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            listed = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return [cell]
+        if isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed):
+            return listed
+    return [cell]
