@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -30,19 +31,19 @@ from t2i_course import report, runtime
 
 RUNS = runtime.data_folder() / "results" / "gan_ladder_runs.jsonl"  # every run, as it was
 BARE = {
-    "text_blocks": "off", "matching_aware": "off", "projection": "off", "penalty": "none",
-    "false_captions": "1", "contradicting": "0", "augment": "",
+    "text_blocks": False, "matching_aware": False, "projection": False, "penalty": False,
+    "false_captions": 1, "contradicting": 0.0, "augment": (),
 }  # fmt: skip
 RUNGS = {  # what each rung changes; the ones before it stay
     "discriminator": {},
-    "matching-aware": {"matching_aware": "on"},
-    "text-blocks": {"text_blocks": "on"},
-    "penalty": {"penalty": "matching-aware"},
+    "matching-aware": {"matching_aware": True},
+    "text-blocks": {"text_blocks": True},
+    "penalty": {"penalty": True},
     "averaged": {},  # by --average-decay
-    "diffaugment": {"augment": "translation"},
-    "projection": {"projection": "on"},
-    "contradicting": {"false_captions": "3", "contradicting": "0.5"},
-    "redescription": {"redescription": "1"},  # by the captioner that comes with the course
+    "diffaugment": {"augment": ("translation",)},
+    "projection": {"projection": True},
+    "contradicting": {"false_captions": 3, "contradicting": 0.5},
+    "redescription": {"redescription": 1.0},  # by the captioner that comes with the course
 }
 STYLE = {"style": 1.0, "style-equal-seconds": 0.67}  # share of the steps: its step takes 1.5 times
 METRICS = (
@@ -54,8 +55,8 @@ METRICS = (
 )  # fmt: skip
 
 
-def settings_of(rung: str) -> dict[str, str]:
-    """Ingredients of a rung: those of all rungs up to it."""
+def settings_of(rung: str) -> dict[str, Any]:
+    """Ingredients of a rung, fields of `GanConfig`: those of all rungs up to it."""
     names = list(RUNGS)
     last = names.index(rung if rung in RUNGS else "contradicting")  # the style decoder's are these
     found = dict(BARE)
@@ -69,8 +70,12 @@ def command_of(rung: str, seed: int, arguments: argparse.Namespace) -> list[str]
     model = "baseline" if rung == "baseline" else "style" if rung in STYLE else "gan"
     command = ["-m", "t2i_course", "train", "--model", model]
     if rung != "baseline":
-        for name, value in (settings_of(rung) | {"width": str(arguments.width)}).items():
-            command += ["--set", f"{name}={value}"]
+        for name, value in (settings_of(rung) | {"width": arguments.width}).items():
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                command.append(f"--{'' if value else 'no-'}{option}")
+            else:
+                command += [f"--{option}", *map(str, value if name == "augment" else [value])]
     names = list(RUNGS)
     if rung in RUNGS and names.index(rung) < names.index("averaged"):
         command += ["--average-decay", "0"]

@@ -22,7 +22,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from t2i_course import data, gan, report, runtime
-from t2i_course.adversarial_losses import hinge_discriminator, hinge_generator
+from t2i_course.adversarial_losses import (
+    hinge_discriminator,
+    hinge_generator,
+    matching_aware_penalty,
+)
 from t2i_course.processes import Place, TrainingBatch, find_place
 from t2i_course.scenes import mismatched_captions
 from t2i_course.text_encoder import TextEncoder, embed_captions
@@ -83,8 +87,8 @@ class Plain(Course):
             wrong,
         )
         if batch.step % CONFIG.penalty_every == 0:
-            both = torch.cat([shown, fake])
-            loss = loss + CONFIG.penalty_every * self.objective._penalty(both, text)
+            penalty = matching_aware_penalty(discriminator, shown, text)
+            loss = loss + CONFIG.penalty_every * penalty
         descend(self.objective.optimizers["discriminator"], loss, 1.0, self.place)
         discriminator.requires_grad_(False)
         fake = gan.augment(generator(text, batch.noise), CONFIG.augment)

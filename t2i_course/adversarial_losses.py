@@ -67,11 +67,6 @@ def relativistic_discriminator(
     return (loss + functional.softplus(logits_mismatched - logits_real).mean()) / 2
 
 
-def relativistic_generator(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Relativistic pairing loss of the generator: the discriminator's with the roles exchanged."""
-    return functional.softplus(logits_real - logits_fake).mean()
-
-
 def matching_aware_penalty(
     discriminate: Callable[[Tensor, Tensor], Tensor],
     images: Tensor,
@@ -101,28 +96,3 @@ def matching_aware_penalty(
         by_image, by_text = torch.autograd.grad(logits.sum(), (images, text), create_graph=True)
         norm = by_image.flatten(1).norm(dim=1) + by_text.norm(dim=1)  # [B]
         return weight * norm.pow(power).mean()
-
-
-def gradient_penalty(
-    discriminate: Callable[[Tensor, Tensor], Tensor], images: Tensor, text: Tensor, gamma: float
-) -> Tensor:
-    """Penalize the gradient at pictures: R1 at real ones, R2 at generated ones.
-
-        gamma / 2 E[||grad_x D(x, t)||^2]
-
-    mescheder2018r1, equations 9 and 10; both together in huang2024r3gan.
-
-    Args:
-        discriminate: (images, text) -> logits [B].
-        images: [B, 3, S, S].
-        text: [B, D], of their captions.
-        gamma: the weight.
-
-    Returns:
-        A scalar, in float32, with a graph for the discriminator's weights.
-    """
-    images = images.detach().requires_grad_()
-    with torch.autocast(images.device.type, enabled=False):
-        logits = discriminate(images.float(), text.float())
-        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-        return gamma / 2 * gradient.square().flatten(1).sum(dim=1).mean()

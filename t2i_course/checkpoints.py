@@ -229,6 +229,26 @@ def checkpoint_path(name_or_path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def check_output(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return where new weights will lie, without a suffix; to be asked before the work.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        PermissionError: it cannot be written to.
+    """
+    path = checkpoint_path(name_or_path)
+    if path.parent == runtime.data_folder() / "checkpoints":
+        path.parent.mkdir(exist_ok=True)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent}: make it first, or name another place")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(
+            f"{path.parent} cannot be written to: name another place with --output, or "
+            f"{runtime.own_folder()}"
+        )
+    return path
+
+
 def discriminator_path(name_or_path: str | os.PathLike[str]) -> Path:
     """Return where the discriminator beside a checkpoint's generator lies, without a suffix."""
     path = checkpoint_path(name_or_path)
@@ -331,31 +351,6 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: it is not a model card.
     """
     return _read_card(_with_suffix(checkpoint_path(name_or_path), ".json"))
-
-
-def name_prompt_encoder(name_or_path: str | os.PathLike[str], encoder: Mapping[str, str]) -> None:
-    """Write into a model card by which encoder prompts are read, if not by that of the training.
-
-    Args:
-        name_or_path: as `checkpoint_path` takes it.
-        encoder: its name, fingerprint and pooling; "words", if it has been taught more than the
-            captions of the training have.
-
-    Raises:
-        FileNotFoundError: no such card.
-        ValueError: it is not a model card, or something is missing.
-    """
-    file = _with_suffix(checkpoint_path(name_or_path), ".json")
-    card = _read_card(file) | {"prompt_encoder": dict(encoder)}
-    _check_card(card, str(file))
-    with runtime.atomic_file(file) as part:
-        _write_card(part, card)
-
-
-def origin(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card of later weights says of those that they began with."""
-    told = ("command", "steps", "seconds", "hardware", "sha256", "begun_with")
-    return {name: card[name] for name in told if name in card}
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:

@@ -32,6 +32,8 @@ BATCH = 64  # pictures drawn at once
 COLUMNS = 8
 TITLE_SIZE = 12  # pixels
 LEAST_TITLE_WIDTH = 280  # pixels
+OWN_FILES = re.compile(r"captions\.json|\d{6,}\.png")  # what `write_samples` leaves in a folder
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # and all that begins with a dot
 
 
 def read_prompts(prompts: Sequence[str], file: str | Path | None = None) -> list[str]:
@@ -255,37 +257,44 @@ def check_picture_path(path: Path) -> None:
         raise ValueError(f"{path}: pictures are written as PNG, name a file that ends in .png")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file, or use --output-dir")
-    _check_parent(path)
+    _check_folder(path.resolve().parent)
 
 
 def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
     """Raise OSError unless samples can be put there.
 
+    What systems leave in folders, such as .DS_Store, does not count.
+
     Raises:
         FileNotFoundError: the folder above is missing.
         NotADirectoryError: it is a file.
+        PermissionError: it cannot be written to.
         FileExistsError: it is not empty, and either `overwrite` is not asked for or the folder
             holds something that `generate` did not write.
     """
-    _check_parent(folder)
+    folder = folder.resolve()
     if not folder.exists():
+        _check_folder(folder.parent)
         return
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: name a folder")
+    _check_folder(folder)
     names = [entry.name for entry in folder.iterdir()]
+    names = [n for n in names if not n.startswith(".") and n.lower() not in SYSTEM_FILES]
     if names and not overwrite:
         raise FileExistsError(f"{folder} is not empty: name another folder, or add --overwrite")
-    foreign = [n for n in names if n != "captions.json" and not re.fullmatch(r"\d{6,}\.png", n)]
+    foreign = [n for n in names if not OWN_FILES.fullmatch(n)]
     if foreign:
         raise FileExistsError(
             f"{folder} holds {foreign[0]!r}, which generate did not write: name another folder"
         )
 
 
-def _check_parent(path: Path) -> None:
-    parent = path.resolve().parent
-    if not parent.is_dir():
-        raise FileNotFoundError(f"no folder {parent}: make it first, or name another place")
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: make it first, or name another place")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written to: name another place")
 
 
 def write_samples(
@@ -299,35 +308,55 @@ def write_samples(
     """Write one PNG a sample and captions.json, in COCO's captions form, all of it or nothing.
 
     Args:
-        folder: checked by `check_sample_folder`; what it holds is replaced at the end.
+        folder: checked by `check_sample_folder`; what was drawn into it is replaced at the end.
         batches: uint8 [B, 3, S, S] as `sample` yields them.
         prompts: P texts, the captions.
         count: samples of each prompt.
         seed: of the noise, written beside each picture.
         model: name of the checkpoint.
     """
+    folder = folder.resolve()  # of a link, what it leads to
+    there = folder.is_dir()
+    unfinished = (folder if there else folder.parent) / f".{folder.name}.unfinished-{os.getpid()}"
+    unfinished.mkdir()
+    try:
+        _draw_into(unfinished, batches, prompts, count, seed, model)
+        if there:  # it may be a disk of its own, or the folder that one is in
+            for old in filter(lambda file: OWN_FILES.fullmatch(file.name), list(folder.iterdir())):
+                old.unlink()
+            for file in sorted(unfinished.iterdir()):
+                os.replace(file, folder / file.name)
+        else:
+            os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _draw_into(
+    folder: Path,
+    batches: Iterator[Tensor],
+    prompts: Sequence[str],
+    count: int,
+    seed: int,
+    model: str,
+) -> None:
+    """Write what `write_samples` does into a new folder."""
     images, annotations = [], []
-    finished = folder.with_name(f".{folder.name}.finished-{os.getpid()}")
-    with runtime.atomic_folder(finished) as unfinished:
-        for batch in batches:
-            for pixels in batch.permute(0, 2, 3, 1).numpy():  # [S, S, 3]
-                number = len(images)
-                prompt, name = prompts[number // count], f"{number + 1:06d}.png"
-                Image.fromarray(pixels).save(unfinished / name)
-                images.append({
-                    "id": number + 1, "file_name": name,
-                    "width": pixels.shape[1], "height": pixels.shape[0],
-                    "prompt": prompt, "seed": seed, "sample": number % count,
-                })  # fmt: skip
-                caption = {"id": number + 1, "image_id": number + 1, "caption": prompt}
-                annotations.append(caption)
-        info = {"description": f"drawn by {model}", "seed": seed}
-        document = {"info": info, "images": images, "annotations": annotations}
-        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        (unfinished / "captions.json").write_text(text, encoding="utf-8", newline="\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.rename(finished, folder)
+    for batch in batches:
+        for pixels in batch.permute(0, 2, 3, 1).numpy():  # [S, S, 3]
+            number = len(images)
+            prompt, name = prompts[number // count], f"{number + 1:06d}.png"
+            Image.fromarray(pixels).save(folder / name)
+            images.append({
+                "id": number + 1, "file_name": name,
+                "width": pixels.shape[1], "height": pixels.shape[0],
+                "prompt": prompt, "seed": seed, "sample": number % count,
+            })  # fmt: skip
+            annotations.append({"id": number + 1, "image_id": number + 1, "caption": prompt})
+    info = {"description": f"drawn by {model}", "seed": seed}
+    document = {"info": info, "images": images, "annotations": annotations}
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    (folder / "captions.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_grid(file: Path, images: Tensor, prompts: Sequence[str]) -> None:

@@ -80,8 +80,11 @@ class Standardize(nn.Module):
         """Measure features [N, width] of the training captions, 20,000 at most, before training."""
         values = torch.tensor(np.asarray(features[:: 1 + len(features) // 20_000])).double()
         deviation = values.std(dim=0, correction=0)
-        # A feature that hardly moves must not be blown up to the size of the others.
-        floor = 0.01 * deviation.mean() + 1e-6
+        # A feature that hardly moves must not be blown up to the size of the others. Of captions
+        # that are all alike there is no scale to measure; then the features' own size serves.
+        floor, size = 0.01 * deviation.mean(), values.square().mean().sqrt()
+        if deviation.mean() < 0.01 * size:
+            floor = size
         self.mean.copy_(values.mean(dim=0))
         self.deviation.copy_(deviation.clamp(min=float(floor)))
 

@@ -1,4 +1,4 @@
-"""Where a run computes, and how it is stopped: processes, device, number format, signals.
+"""Where a run computes, and how it is stopped: processes, device, number format, signals, a lock.
 
 Several processes, on several GPUs or machines, are started by `accelerate launch` or torchrun; a
 single one is started like any program.
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from t2i_course import runtime
 from t2i_course.data import Batch
 from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
 
+# Ctrl-C, `kill`, the end of a terminal, and what a cluster sends before it takes the machine
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 PATIENCE = 6  # hours that processes wait for one of them, which may be judging 30,000 pictures
 
 
@@ -236,7 +239,7 @@ def no_exchange(modules: Iterable[nn.Module], place: Place, wanted: bool) -> Ite
 
 @contextlib.contextmanager
 def stop_signals(enabled: bool = True) -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that a step can be finished and saved.
+    """Collect the signals of `STOPS`, so that a step can be finished and saved.
 
     Yields:
         A list that the first signal's number is put on; the second signal raises
@@ -252,9 +255,44 @@ def stop_signals(enabled: bool = True) -> Iterator[list[int]]:
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    if "SIGHUP" in dir(signal) and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # `nohup` has the end of a terminal ignored: so it stays
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock ends with this process, however that ends.
+
+    The folder itself is locked. It is made if missing, and goes again if it stays empty. Windows
+    knows no such lock: nothing is done there.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is at work in {folder}: wait for its end, or name another "
+                "--output"
+            ) from None
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # there is something in it
+            folder.rmdir()
+        os.close(handle)

@@ -8,6 +8,8 @@ that one notebook serves a laptop without a GPU, a real data set and a GPU witho
     T2I_DEVICE   auto (default), cpu, cuda, cuda:1, mps
     T2I_SEED     a whole number, 0 by default
     T2I_HOME     a folder to use in place of the checkout's data/
+
+On the command line an option goes before the variable, and the variable before the default.
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PROFILES = ("fast", "full")
 DATA_GIGABYTES = 1.0
 LEFTOVER_SECONDS = 24 * 3600
+# What comes with the course and the notebooks read: folders of data/encoders, names of checkpoints
+ENCODERS = ("caption-bert", "caption-bert-free", "caption-bert-masked-words")
+CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "gan", "gan-discriminator",
+               "scene-features", "style", "style-discriminator")  # fmt: skip
 
 Choice = TypeVar("Choice")
 
@@ -87,18 +93,20 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the block wrote nothing.
+        PermissionError: this user may not write there; with the remedy.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_name(path)
     try:
         yield partial
         with open(partial, "r+b") as file:  # the name must not reach the disk before the bytes do
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    except PermissionError as error:
+        raise _forbidden(path.parent, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager
@@ -140,9 +148,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         meanwhile, made by another process, that one stays and the new one is dropped.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_name(path)
-    partial.mkdir()
+    try:
+        partial.mkdir()
+    except PermissionError as error:
+        raise _forbidden(path.parent, error) from error
     try:
         yield partial
         try:
@@ -154,8 +164,28 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _forbidden(folder: Path, error: PermissionError) -> PermissionError:
+    """What to do where this user may not write, such as in another user's checkout."""
+    return PermissionError(
+        f"{folder} cannot be written to ({error.strerror}): take a data folder of your own, "
+        f"{own_folder()}"
+    )
+
+
+def own_folder() -> str:
+    """What to type for a data folder of one's own."""
+    return f"cp -r {CHECKOUT / 'data'} ~/t2i-data, and set T2I_HOME to it"
+
+
 def _partial_name(path: Path) -> Path:
-    """Return a free name beside `path`, and remove what killed processes left there long ago."""
+    """Return a free name beside `path`, and remove what killed processes left there long ago.
+
+    The folder is made if missing.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise _forbidden(path.parent, error) from error
     for leftover in path.parent.glob(f".{path.stem}.partial-*{path.suffix}"):
         with contextlib.suppress(OSError):  # another process may be removing it, too
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
@@ -315,8 +345,10 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: set T2I_PROFILE to fast or full")
     seed = environment.get("T2I_SEED") or "0"
-    if not seed.isdecimal() or int(seed) >= 2**32:
-        raise ValueError(f"bad seed {seed!r}: set T2I_SEED to a whole number, 0 to {2**32 - 1}")
+    if not (seed.isascii() and seed.isdecimal()) or int(seed) >= 2**32:
+        raise ValueError(
+            f"bad seed {seed!r}: give --seed or T2I_SEED a whole number, 0 to {2**32 - 1}"
+        )
     device = choose_device(environment.get("T2I_DEVICE") or "auto")
     return Settings(
         profile=profile,
@@ -459,53 +491,42 @@ def _check_settings() -> list[Check]:
 
 
 def _check_data(folder: Path) -> list[Check]:
-    """The data folder, its disk, and the weights that come with the course."""
+    """The data folder, its disk, and what the notebooks read from it."""
     restore = f"git checkout -- data, in {CHECKOUT}"
     if folder != CHECKOUT / "data":
-        restore = f"copy encoders/ and checkpoints/ from {CHECKOUT / 'data'} to {folder}"
+        restore = f"cp -r {CHECKOUT / 'data'}/. {folder}"
+    fault = ""
     try:
         with atomic_file(folder / "write-test.txt") as partial:
             partial.touch()
         (folder / "write-test.txt").unlink()
-        fault = ""
     except OSError as error:
         fault = str(error)
     free = shutil.disk_usage(folder).free / 1e9
-    encoder = folder / "encoders" / "caption-bert"
-    missing = [n for n in ("config.json", "model.safetensors") if not (encoder / n).is_file()]
-    weights = sorted((folder / "checkpoints").glob("*.safetensors"))
-    bare = [file.name for file in weights if not file.with_suffix(".json").is_file()]
+    bert = [f"{name}/{file}" for name in ENCODERS for file in ("config.json", "model.safetensors")]
+    weights = [name + suffix for name in CHECKPOINTS for suffix in (".safetensors", ".json")]
+    results = [file.name for file in (CHECKOUT / "data" / "results").glob("*.json")]
     made = (folder / "scenes").is_dir()
-    elsewhere = "set T2I_HOME to a folder"
+    scenes = "made" if made else "not made yet: made on first use, in under 20 s"
     return [
-        Check(
-            "data folder",
-            not fault,
-            fault or f"{folder}, writable",
-            f"make {folder} writable, or {elsewhere} that is",
-        ),
+        Check("data folder", not fault, fault or f"{folder}, writable", own_folder()),
         Check(
             "disk space",
             free >= DATA_GIGABYTES,
             f"{free:.1f} GB free (needs {DATA_GIGABYTES:g})",
-            f"free {DATA_GIGABYTES:g} GB, or {elsewhere} on another disk",
+            f"free {DATA_GIGABYTES:g} GB, or set T2I_HOME to a folder on another disk",
         ),
-        Check(
-            "text encoder",
-            not missing,
-            f"missing: {', '.join(missing)}" if missing else str(encoder),
-            restore,
-        ),
-        Check(
-            "trained weights",
-            bool(weights) and not bare,
-            f"without a model card: {', '.join(bare)}" if bare else f"{len(weights)} found",
-            restore,
-        ),
-        Check(
-            "scenes",
-            made,
-            "made" if made else "not made yet: made on first use, in under 20 s",
-            required=False,
-        ),
+        _check_files("text encoders", folder / "encoders", bert, restore),
+        _check_files("trained weights", folder / "checkpoints", weights, restore),
+        _check_files("results", folder / "results", sorted(results) or ["*.json"], restore),
+        Check("scenes", made, scenes, required=False),
     ]
+
+
+def _check_files(name: str, folder: Path, wanted: list[str], remedy: str) -> Check:
+    """Is everything there that the notebooks read, and a card beside every network?"""
+    cards = [f"{file.stem}.json" for file in folder.glob("*.safetensors")]
+    missing = [file for file in dict.fromkeys(wanted + cards) if not (folder / file).is_file()]
+    few = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    detail = f"missing: {few}" if missing else f"{len(wanted)} files"
+    return Check(name, not missing, detail, remedy)

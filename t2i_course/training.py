@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +27,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from t2i_course import checkpoints, runtime
 from t2i_course.checkpoints import History, RunState, load_generator, save_weights
-from t2i_course.data import Batch, CaptionBatches, PackedCaptions, to_float
+from t2i_course.data import CaptionBatches, PackedCaptions
+from t2i_course.monitoring import Watch, draw_noise, show, validation_loss
 from t2i_course.processes import (
     Place,
     TrainingBatch,
@@ -42,39 +41,48 @@ from t2i_course.processes import (
 
 __all__ = [
     "History", "MeanSquaredError", "Objective", "STATE_FILE", "TrainingBatch", "TrainingConfig",
-    "load_generator", "save_weights", "train", "validation_loss",
+    "load_generator", "option", "save_weights", "train", "validation_loss",
 ]  # fmt: skip
 
 STATE_FILE = "training_state.pt"
-READ_EVERY = 10  # steps between two looks at the losses: each look waits for the device
-CHOICES = {"schedule": ("constant", "cosine"), "precision": ("auto", "float32", "bf16")}
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field of a configuration that is an option of the command line, too.
+
+    Args:
+        default: of the field; its type is the option's.
+        help: what it means.
+        choices: the values that are known, or () for any.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """The plain numbers of a run. Where something happens every N steps, 0 is at the end only."""
 
-    steps: int = 2000  # updates in all
-    batch_size: int = 64  # images a step, over all processes
-    accumulate: int = 1  # parts that each process takes its share of a step in, to save memory
-    learning_rate: float = 1e-3  # the highest; the schedule multiplies it
-    beta1: float = 0.9  # Adam's memory of the gradient
-    beta2: float = 0.99  # Adam's memory of its square
-    weight_decay: float = 0.0  # AdamW's
-    warmup_steps: int = 50  # in which the rate rises from 0
-    schedule: str = "cosine"  # then: "constant", or "cosine" down to 0 at the last step
-    clip_norm: float = 1.0  # longer gradients are shortened to this; 0 for off
-    average_decay: float = 0.999  # share of the old in averaged weights, at most; 0 for off
+    steps: int = option(2000, "updates in all")
+    batch_size: int = option(64, "images a step, over all processes")
+    accumulate: int = option(1, "parts that each process takes its share of a step in, for memory")
+    learning_rate: float = option(1e-3, "the highest; the schedule multiplies it")
+    beta1: float = option(0.9, "Adam's memory of the gradient")
+    beta2: float = option(0.99, "Adam's memory of its square")
+    weight_decay: float = option(0.0, "AdamW's")
+    warmup_steps: int = option(50, "in which the rate rises from 0")
+    schedule: str = option("cosine", "then: down to 0 at the last step", ("constant", "cosine"))
+    clip_norm: float = option(1.0, "longer gradients are shortened to this; 0 for off")
+    average_decay: float = option(0.999, "share of the old in averaged weights; 0 for off")
     seed: int = 0
-    precision: str = "auto"  # "float32", "bf16", or "auto": bf16 where it is faster
-    compile: bool = False  # by torch.compile, which takes minutes before the first step
-    validate_every: int = 500
-    validation_images: int = 512  # evenly spaced over the held-out images
-    checkpoint_every: int = 500
-    checkpoint_minutes: float = 0.0  # and whenever so many have passed; 0 for off
-    draw_every: int = 0
-    evaluate_every: int = 0
-    flips: bool = False  # mirror pictures whose captions allow it
+    precision: str = option("auto", "auto: bf16 where it is faster", ("auto", "float32", "bf16"))
+    compile: bool = option(False, "by torch.compile, which takes minutes before the first step")
+    validate_every: int = option(500, "steps between two validation losses")
+    validation_images: int = option(512, "evenly spaced over the held-out images")
+    checkpoint_every: int = option(500, "steps between two checkpoints")
+    checkpoint_minutes: float = option(0.0, "and whenever so many have passed; 0 for off")
+    draw_every: int = 0  # steps between two calls of `draw`
+    evaluate_every: int = option(0, "steps between two evaluations of the pictures; 0 for none")
+    flips: bool = option(False, "mirror every other photo, unless its caption says left or right")
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that no run can be made of."""
@@ -82,16 +90,22 @@ class TrainingConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("warmup_steps", "clip_norm", "validate_every", "checkpoint_every",
-                     "checkpoint_minutes", "evaluate_every"):  # fmt: skip
+                     "checkpoint_minutes", "evaluate_every", "weight_decay"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be 0 to {2**32 - 1}, not {self.seed}")
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay must be in [0, 1), not {self.average_decay}")
-        for name, known in CHOICES.items():
+        for name in ("average_decay", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("schedule", "precision"):
+            known = self.__dataclass_fields__[name].metadata["choices"]
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Say whether what happens every so many steps does after this one."""
+        return step == self.steps or (every > 0 and step % every == 0)
 
 
 class Objective(Protocol):
@@ -247,57 +261,6 @@ def learn(
     return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
 
-def draw_noise(run: RunState, number: int, generator: torch.Generator) -> Tensor | None:
-    """Draw noise [number, Z] for the generator; None if it takes none."""
-    width = getattr(run.networks["generator"], "noise_dim", 0)
-    return torch.randn(number, width, generator=generator) if width else None
-
-
-@contextmanager
-def judged(run: RunState) -> Iterator[dict[str, nn.Module]]:
-    """Yield the networks to judge a run by, without gradients: averaged if kept, in eval mode."""
-    networks = run.networks | {name: kept.module for name, kept in run.averages.items()}
-    training = {name: network.training for name, network in networks.items()}
-    with torch.no_grad():
-        yield {name: network.eval() for name, network in networks.items()}
-    for name, network in networks.items():
-        network.train(training[name])
-
-
-def validation_loss(
-    objective: Objective,
-    run: RunState,
-    config: TrainingConfig,
-    place: Place,
-    data: PackedCaptions,
-    text: np.ndarray | Tensor,
-) -> float:
-    """Average `Objective.validate` over a fixed part of the held-out images.
-
-    The images are evenly spaced, each with one caption and one noise vector, the same every time.
-    Each counts once, so that the result does not depend on the batch size.
-    """
-    number = min(config.validation_images, len(data))
-    rows = torch.linspace(0, len(data) - 1, number, dtype=torch.float64).long()  # [N]
-    generator = torch.Generator().manual_seed(0)
-    first = torch.from_numpy(data.caption_starts)[rows]  # [N]
-    count = torch.from_numpy(data.caption_starts)[rows + 1] - first  # [N]
-    captions = first + (torch.rand(number, generator=generator) * count).long()  # [N]
-    noise = draw_noise(run, number, generator)  # [N, Z]
-    total = 0.0
-    with judged(run) as networks, place.autocast():
-        for part in torch.arange(number)[place.rank :: place.processes].split(config.batch_size):
-            if not len(part):  # fewer images than processes
-                continue
-            images = to_float(torch.from_numpy(data.images[rows[part].numpy()]))
-            texts = [data.all_captions[row] for row in captions[part].tolist()]
-            batch = Batch(images, texts, captions[part], rows[part])
-            part_noise = None if noise is None else noise[part]
-            losses = objective.validate(place.batch(batch, text, part_noise, run.step), networks)
-            total += losses.cpu().double().sum().item()
-    return place.mean(torch.tensor(total)).item() * place.processes / number
-
-
 def check_fit(generator: nn.Module, data: PackedCaptions, text: np.ndarray | Tensor) -> None:
     """Raise ValueError unless data, text features and generator fit each other."""
     rows, width = text.shape
@@ -310,59 +273,62 @@ def check_fit(generator: nn.Module, data: PackedCaptions, text: np.ndarray | Ten
             raise ValueError(f"{what}: {found}, but {needed} are needed")
 
 
-def record(
+def take_step(
+    objective: Objective,
     run: RunState,
     config: TrainingConfig,
-    losses: list[dict[str, Tensor]],
-    seconds: float,
     place: Place,
-    log: Callable[[int, dict[str, float]], None] | None = None,
-) -> None:
-    """Write the steps since the last look into the history, and empty the list of losses.
+    text: np.ndarray | Tensor,
+) -> dict[str, Tensor]:
+    """Get a batch, learn from it, and bring schedules and averages up to date."""
+    asked = time.perf_counter()
+    noise = place.share(draw_noise(run, config.batch_size, run.noise))  # drawn for all
+    batch = place.batch(next(run.batches), text, noise, run.step + 1, run.noise)
+    run.history.waiting += time.perf_counter() - asked
+    losses = learn(objective, batch, config, place)
+    run.history.learning_rates += next(iter(run.schedules.values())).get_last_lr()[:1]
+    for schedule in run.schedules.values():
+        schedule.step()
+    for name, kept in run.averages.items():
+        kept.update_parameters(run.networks[name])
+    run.step += 1
+    return losses
+
+
+def open_run(
+    objective: Objective,
+    config: TrainingConfig,
+    data: PackedCaptions,
+    watch: Watch,
+    place: Place,
+    resume: bool,
+) -> RunState:
+    """Begin a run, or go on with the one in the watch's file if there is one.
 
     Raises:
-        FloatingPointError: a loss is infinite or not a number.
+        FileExistsError: there is one, and `resume` was not asked for.
+        ValueError: it is another one or cut short, or a batch cannot be divided into equal parts.
     """
-    history, number = run.history, len(losses)
-    first = run.step - number + 1
-    for name in losses[0]:
-        values = place.mean(torch.stack([loss[name].float() for loss in losses])).tolist()
-        for step, value in enumerate(values, start=first):
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss {name} became {value} at step {step}: lower the learning rate, or "
-                    "take precision float32"
-                )
-        history.losses.setdefault(name, []).extend(values)
-    base = next(iter(run.schedules.values())).base_lrs[0]
-    history.steps += range(first, run.step + 1)
-    history.learning_rates += [base * rate_factor(config, s - 1) for s in history.steps[-number:]]
-    history.images_per_second += [number * config.batch_size / seconds] * number
-    history.seconds += seconds
-    losses.clear()
-    if log is not None and place.rank == 0:
-        for row in range(-number, 0):
-            values = {name: found[row] for name, found in history.losses.items()}
-            values["learning rate"] = history.learning_rates[row]
-            log(history.steps[row], values | {"images per second": history.images_per_second[row]})
-
-
-def show(
-    draw: Callable[[int, nn.Module], None] | None,
-    run: RunState,
-    place: Place,
-    everywhere: bool = False,
-) -> None:
-    """Let a callback draw or evaluate, and put the random generators back as they were.
-
-    It is called in the first process only, unless `everywhere`.
-    """
-    if draw is None or (place.rank > 0 and not everywhere):
-        return
-    before = checkpoints.random_state(place.device)
-    with judged(run) as networks:
-        draw(run.step, networks["generator"])
-    checkpoints.set_random_state(before, place.device)
+    file = watch.file
+    if file is not None and file.exists() and not resume:
+        raise FileExistsError(f"{file} holds a run: resume it, or remove it to begin anew")
+    if config.batch_size % (place.processes * config.accumulate):
+        raise ValueError(
+            f"a batch of {config.batch_size} cannot be shared by {place.processes} processes that "
+            f"take it in {config.accumulate} parts: choose a multiple of their product"
+        )
+    if place.device.type == "cpu":
+        runtime.keep_freed_memory()
+    run = begin(objective, config, data, place)
+    keys = {"training data": data.key, "validation data": watch.val_data.key}
+    more = watch.identity | keys | objective.identity
+    watch.identity = checkpoints.run_identity(config, objective.modules, more)
+    if file is not None and file.exists():
+        checkpoints.resume_run(file, run, watch.identity, place)
+    if config.compile:
+        for network in run.networks.values():
+            network.compile()
+    return run
 
 
 def train(
@@ -385,117 +351,43 @@ def train(
     """Train, and leave the averaged weights in the objective's networks, in eval mode.
 
     Args:
-        objective: networks and their losses, such as `MeanSquaredError(generator, config)`; a new
-            one for each run.
+        objective: networks and their losses, a new one for each run.
         config: the numbers of the run.
         train_data: packed images and captions to learn from.
         val_data: packed held-out ones, for the validation loss.
         train_text: [N, D], features of train_data.all_captions, row by row.
         val_text: [M, D], features of val_data.all_captions.
-        run_folder: where the checkpoint goes; None for none. With it, Ctrl-C and SIGTERM finish
-            the step and save before KeyboardInterrupt is raised.
-        resume: go on from the checkpoint in run_folder; if there is none, begin.
+        run_folder: where the run is saved, regularly and when it is stopped; None for nowhere.
+        resume: go on from what is saved there; if there is nothing, begin.
         encoder: fingerprint of what made the features; a run is not resumed with another.
-        draw: called with (step, generator) before the first step, every `draw_every` steps and at
-            the end. The generator has averaged weights and is in eval mode; what is drawn at
-            random there does not touch the run.
-        evaluate: called in the same way every `evaluate_every` steps and at the end, each time
-            before the step's checkpoint: a run that is resumed leaves no evaluation out. Every
-            process calls it, so that they can share the work.
-        log: called in the first process with (step, {"mse": ..., ...}) for every step, some steps
-            late, and with {"validation": ...}. A run that is resumed calls it again for the steps
-            since its checkpoint.
+        draw: called with (step, generator) now and then: see `monitoring.Watch`.
+        evaluate: the same.
+        log: called with (step, losses): see there.
         device: as `runtime.choose_device` takes it.
         progress: show a bar.
 
-    Returns:
-        What was measured, the resumed parts included.
-
     Raises:
-        FileExistsError: run_folder holds a checkpoint, and `resume` was not asked for.
-        ValueError: data, features and networks do not fit each other, a batch cannot be divided
-            into equal parts, or the checkpoint belongs to another run or is cut short.
-        FloatingPointError: a loss is no longer finite.
-        KeyboardInterrupt: stopped; the message says what was saved.
+        FileExistsError, ValueError, FloatingPointError: as `check_fit`, `open_run`, `record`.
+        KeyboardInterrupt: stopped, by a signal of `processes.STOPS`, and saved.
     """
-    file = None if run_folder is None else Path(run_folder) / STATE_FILE
-    if file is not None and file.exists() and not resume:
-        raise FileExistsError(f"{file} holds a run: resume it, or remove it to begin anew")
-    check_fit(objective.modules["generator"], train_data, train_text)
-    check_fit(objective.modules["generator"], val_data, val_text)
+    for data, text in ((train_data, train_text), (val_data, val_text)):
+        check_fit(objective.modules["generator"], data, text)
     place = find_place(device, config.precision)
-    if place.device.type == "cpu":
-        runtime.keep_freed_memory()
-    if config.batch_size % (place.processes * config.accumulate):
-        raise ValueError(
-            f"a batch of {config.batch_size} cannot be shared by {place.processes} processes that "
-            f"take it in {config.accumulate} parts: choose a multiple of their product"
-        )
-    run = begin(objective, config, train_data, place)
-    data = {"training data": train_data.key, "validation data": val_data.key, "encoder": encoder}
-    identity = checkpoints.run_identity(config, objective.modules, data | objective.identity)
-    if file is not None and file.exists():
-        checkpoints.resume_run(file, run, identity, place)
-
-    if config.compile:
-        for network in run.networks.values():
-            network.compile()
-
-    def due(every: int) -> bool:
-        return run.step == config.steps or (every > 0 and run.step % every == 0)
-
-    occasions = (READ_EVERY, config.validate_every, config.draw_every, config.evaluate_every,
-                 config.checkpoint_every)  # fmt: skip
-    losses: list[dict[str, Tensor]] = []  # of the steps since the last look
+    file = None if run_folder is None else Path(run_folder) / STATE_FILE
+    watch = Watch(val_data, val_text, draw, evaluate, log, file, {"encoder": encoder})
+    run = open_run(objective, config, train_data, watch, place, resume)
     with (
-        warnings.catch_warnings(),
         distributed(objective.modules, place),
         stop_signals(file is not None) as received,
         progress_bar(run.step, config.steps, progress and place.rank == 0) as bar,
     ):
-        # An optimizer may rest for some steps; the schedule is the run's, not the optimizer's.
-        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-        if run.step == 0:
-            show(draw, run, place)
-        last_look = last_save = time.perf_counter()
+        show(draw if run.step == 0 else None, run, place)
         while run.step < config.steps:
-            asked = time.perf_counter()
-            noise = place.share(draw_noise(run, config.batch_size, run.noise))  # drawn for all
-            batch = place.batch(next(run.batches), train_text, noise, run.step + 1, run.noise)
-            run.history.waiting += time.perf_counter() - asked
-            losses.append(learn(objective, batch, config, place))
-            for schedule in run.schedules.values():
-                schedule.step()
-            for name, kept in run.averages.items():
-                kept.update_parameters(run.networks[name])
-            run.step += 1
-            bar.update()
-
-            stopping = place.any_process(bool(received))
-            if not (stopping or any(map(due, occasions))):
-                continue
-            record(run, config, losses, time.perf_counter() - last_look, place, log)
-            bar.set_postfix({n: f"{values[-1]:.4f}" for n, values in run.history.losses.items()})
-            if due(config.validate_every):
-                value = validation_loss(objective, run, config, place, val_data, val_text)
-                run.history.validation_steps.append(run.step)
-                run.history.validation_losses.append(value)
-                if log is not None and place.rank == 0:
-                    log(run.step, {"validation": value})
-            if due(config.draw_every):
-                show(draw, run, place)
-            if due(config.evaluate_every):
-                show(evaluate, run, place, everywhere=True)
-            minutes, passed = config.checkpoint_minutes, time.perf_counter() - last_save
-            late = place.any_process(0 < 60 * minutes <= passed)
-            if file is not None and (stopping or late or due(config.checkpoint_every)):
-                checkpoints.save_run(file, run, identity, place)
-                last_save = time.perf_counter()
-            if stopping and run.step < config.steps:
-                raise KeyboardInterrupt(f"stopped after step {run.step}, saved in {file}")
-            last_look = time.perf_counter()
-    for name, kept in run.averages.items():
-        run.networks[name].load_state_dict(kept.module.state_dict())
-    for network in run.networks.values():
+            watch.losses.append(take_step(objective, run, config, place, train_text))
+            stop = place.any_process(bool(received))
+            watch.after_step(objective, run, config, place, bar, stop)
+    for name, network in run.networks.items():
+        if name in run.averages:
+            network.load_state_dict(run.averages[name].module.state_dict())
         network.eval()
     return run.history

@@ -246,3 +246,12 @@ def test_a_cell_of_the_residual_decoder_reaches_the_whole_picture():
     generator = build("residual")
     pixels = reach(generator.draw, generator.seed(torch.randn(1, WIDTH)), row=1, column=2)
     assert (pixels > 0).all()
+
+
+@pytest.mark.parametrize("captions", [1, 5])
+def test_features_of_captions_that_are_all_alike_are_not_blown_up(captions):
+    standardize = Standardize(6)
+    alike = 3 * torch.ones(captions, 6)
+    standardize.fit(alike)
+    assert torch.equal(standardize(alike), torch.zeros(captions, 6))
+    assert standardize(alike[:1] + torch.randn(1, 6)).abs().max() < 2

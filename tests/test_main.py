@@ -12,25 +12,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from t2i_course import __version__, checkpoints, report, training
+from t2i_course import __version__, checkpoints, generation, report, runtime, training
 from t2i_course.__main__ import build_parser, main
-from t2i_course.commands.console import PRESETS
-from t2i_course.gan import read_config
+from t2i_course.commands import options, train
+from t2i_course.commands.console import read_settings
+from t2i_course.gan import GanConfig
 from t2i_course.image_decoder import ResidualDecoder
 from t2i_course.metrics.caption_matcher import CaptionMatcher
 from t2i_course.metrics.networks import NO_ENCODER
 from t2i_course.metrics.scene_features import SceneFeatures
 from t2i_course.report import LOG_FILE, read_lines
-from t2i_course.scenes import caption_parts, drawing
+from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
+from t2i_course.training import TrainingConfig
 
 CAPTIONS = ("two dogs run on the green grass", "a man rides a wave", "people at a table with food")
 TRAIN = ("train", "--data", "photos", "--size", "16", "--steps", "6", "--batch-size", "4",
@@ -140,7 +142,14 @@ def test_wrong_arguments_end_with_status_2(argv, capsys):
     assert "usage: python -m t2i_course" in capsys.readouterr().err
 
 
-def test_doctor_prints_a_line_for_each_requirement_and_fails_for_a_missing_encoder(home, capsys):
+def test_doctor_prints_a_line_for_each_requirement_and_fails_for_a_missing_encoder(
+    home, capsys, monkeypatch
+):
+    monkeypatch.setattr(runtime, "ENCODERS", ("caption-bert",))
+    monkeypatch.setattr(runtime, "CHECKPOINTS", ("tiny",))
+    (home / "results").mkdir()
+    for file in (runtime.CHECKOUT / "data" / "results").glob("*.json"):
+        (home / "results" / file.name).touch()
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "all there"
@@ -149,8 +158,66 @@ def test_doctor_prints_a_line_for_each_requirement_and_fails_for_a_missing_encod
     shutil.rmtree(home / "encoders")
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("FAIL      text encoder") and ";" in line for line in lines)
-    assert lines[-1] == "1 to mend: text encoder"
+    assert any(line.startswith("FAIL      text encoders") and ";" in line for line in lines)
+    assert lines[-1] == "1 to mend: text encoders"
+
+
+# Options and variables
+
+
+def test_an_option_goes_before_its_variable_and_that_before_the_default(home, monkeypatch):
+    def card() -> dict:
+        assert main([*TRAIN, "--restart", "--steps", "1", "--output", "seeded", *more]) == 0
+        return json.loads((home / "checkpoints" / "seeded.json").read_text())
+
+    more = []
+    assert card()["seed"] == 0
+    monkeypatch.setenv("T2I_SEED", "7")
+    assert card()["seed"] == 7
+    more = ["--seed", "3"]
+    assert card()["seed"] == 3
+
+
+def test_pictures_of_a_seed_from_the_environment_are_those_of_the_option(
+    home, small_scenes, monkeypatch
+):
+    few = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "1", "--width", "4",
+           "--batch-size", "4", "--size", "16", "--device", "cpu", "--output", "few"]  # fmt: skip
+    assert main(few) == 0
+    draw = ["generate", PROMPT, "--model", "few", "--count", "1", "--output"]
+    assert main([*draw, "0.png"]) == main([*draw, "7.png", "--seed", "7"]) == 0
+    monkeypatch.setenv("T2I_SEED", "7")
+    assert main([*draw, "variable.png"]) == 0
+    assert Path("variable.png").read_bytes() == Path("7.png").read_bytes()
+    assert Path("variable.png").read_bytes() != Path("0.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["generate", PROMPT], ["evaluate"], ["train"], ["encoder", "--output", "new"],
+     ["metric-network", "captioner"], ["download"], ["convert", "a.csv", "photos", "--output", "new"]],
+    ids=lambda argv: argv[0],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("T2I_SEED", "abc", "bad seed 'abc'"), ("T2I_PROFILE", "quick", "unknown profile 'quick'"),
+     ("T2I_DEVICE", "tpu", "unknown device 'tpu'")],
+)  # fmt: skip
+def test_a_bad_variable_is_an_error_in_every_command(
+    home, capsys, monkeypatch, argv, name, value, message
+):
+    monkeypatch.setenv(name, value)
+    assert message in error_line(capsys, argv)
+    assert sorted(path.name for path in Path().iterdir()) == ["photos"]
+
+
+def test_an_unexpected_error_is_one_line_with_its_kind(home, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("something")
+
+    monkeypatch.setattr(generation, "read_prompts", fail)
+    line = error_line(capsys, ["generate", PROMPT])
+    assert "KeyError: 'something' (T2I_DEBUG=1 shows where)" in line
 
 
 # train
@@ -197,29 +264,53 @@ def test_the_article_decoder_trains_to_a_path_of_its_own(home, tmp_path, capsys)
     assert training.load_generator(tmp_path / "model")[1]["model"] == "article"
 
 
-def test_ctrl_c_says_how_to_go_on_and_resume_ends_with_the_same_weights(home, tmp_path):
+def begun(*argv: str) -> tuple[subprocess.Popen, Path]:
+    """A run in a process of its own that has saved its first checkpoint, and that file."""
+    process = command(*argv)
+    name = argv[argv.index("--output", argv.index("--output") + 1) + 1]
+    state = runtime.data_folder() / "runs" / name / training.STATE_FILE
+    while not state.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process, state
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
+def test_a_stopped_run_says_how_to_go_on_and_resumes_to_the_same_weights(home, number):
     long = [*TRAIN, "--steps", "150", "--checkpoint-every", "10"]
     assert main([*long, "--output", "whole"]) == 0
-    process = command(*long, "--output", "parts")
-    state = home / "runs" / "parts" / training.STATE_FILE
-    deadline = time.monotonic() + 90
-    while not state.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    if sys.platform == "win32":
-        process.kill()
-        process.communicate()
-    else:
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 130, stderr
-        assert "--resume goes on" in stderr.splitlines()[-1]
-        assert "Traceback" not in stderr
-        assert not (home / "checkpoints" / "parts.safetensors").exists()
+    process, state = begun(*long, "--output", "parts")
+    line = error_line_of([*long, "--output", "parts", "--resume"])
+    assert "another process is at work" in line and line.endswith("another --output")
+    process.send_signal(getattr(signal, number))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "--resume goes on" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert not (home / "checkpoints" / "parts.safetensors").exists()
     assert 0 < torch.load(state, weights_only=True)["step"] < 150
     assert main([*long, "--output", "parts", "--resume"]) == 0
     whole, parts = (home / "checkpoints" / f"{name}.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
+
+
+def error_line_of(argv: list[str]) -> str:
+    """The line of an error, of a process of its own."""
+    process = command(*argv)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in stderr, stderr
+    return stderr.splitlines()[-1]
+
+
+def test_a_run_outlives_the_reader_of_its_output(home):
+    """As in `train | head -n 1`."""
+    process = command(*TRAIN, "--output", "read", "--validate-every", "1")
+    process.stdout.readline()
+    process.stdout.close()
+    stderr = process.stderr.read()
+    assert process.wait(timeout=60) == 0 and "Traceback" not in stderr, stderr
+    assert (home / "checkpoints" / "read.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +323,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_ends_with_the_same_weights(home, tm
         (["--batch-size", "-4"], "batch_size"),
         (["--encoder", "./nothing"], "no encoder folder at nothing"),
         (["--output", "no/such/folder/model"], "make it first"),
-        (["--seed", "-1"], "seed must be 0 to"),
+        (["--seed", "-1"], "bad seed '-1'"),
     ],
 )
 def test_train_refuses_what_cannot_work_in_one_line(home, capsys, argv, message):
@@ -311,6 +402,39 @@ def test_a_folder_with_something_in_it_is_kept_unless_it_is_ours(home, capsys):
     assert len(list(Path("empty").iterdir())) == 2
 
 
+def test_samples_go_where_a_link_leads_and_into_the_folder_one_is_in(home, monkeypatch):
+    argv = ["generate", PROMPT, "--model", "tiny", "--count", "2", "--output-dir"]
+    drawn = ["000001.png", "000002.png", "captions.json"]
+    Path("elsewhere").mkdir()
+    Path("link").symlink_to("elsewhere")
+    assert main([*argv, "link"]) == 0
+    assert Path("link").is_symlink()
+    assert sorted(path.name for path in Path("elsewhere").iterdir()) == drawn
+    Path("here").mkdir()
+    monkeypatch.chdir("here")
+    assert main([*argv, "."]) == 0
+    assert sorted(path.name for path in Path().iterdir()) == drawn
+
+
+def test_what_systems_leave_in_folders_does_not_count(home):
+    argv = ["generate", PROMPT, "--model", "tiny", "--count", "1", "--output-dir", "samples"]
+    Path("samples").mkdir()
+    for name in (".DS_Store", "Thumbs.db"):
+        Path("samples", name).write_text("of the system")
+    assert main(argv) == 0
+    assert main([*argv, "--overwrite"]) == 0
+    assert Path("samples/.DS_Store").read_text() == "of the system"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(home, capsys):
+    Path("closed").mkdir(mode=0o500)
+    for target in (["--output", "closed/g.png"], ["--output-dir", "closed"]):
+        assert "cannot be written to" in error_line(
+            capsys, ["generate", PROMPT, "--model", "tiny", *target]
+        )
+
+
 def test_unknown_words_are_noted_and_the_rest_is_drawn(home, capsys):
     argv = ["generate", "a red circle \u5728 \U0001f600", "--model", "tiny", "--output", "c.png"]
     assert main([*argv, "--count", "1"]) == 0
@@ -339,7 +463,7 @@ def test_a_prompt_without_a_known_word_gets_a_picture_and_a_note(home, capsys, p
         (["--prompts", "empty.txt"], "empty.txt holds no prompt"),
         (["--prompts", "latin.txt"], "latin.txt is not UTF-8"),
         ([PROMPT, "--count", "0"], "0 samples"),
-        ([PROMPT, "--seed", "-3"], "seed -3"),
+        ([PROMPT, "--seed", "-3"], "bad seed '-3'"),
         ([PROMPT, "--device", "cuda:99"], "no device 'cuda:99'"),
         ([PROMPT, "--output", "circle.jpg"], "ends in .png"),
         ([PROMPT, "--output", "no/such/circle.png"], "make it first"),
@@ -458,7 +582,7 @@ def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, 
         (["--model", "tiny"], "pictures of 16 x 16 pixels cannot be measured as scenes"),
         (["--samples", "1"], "1 samples: scenes has 200 captions in val"),
         (["--samples", "201"], "200 captions in val"),
-        (["--seed", "-1"], "seed -1 is out of range"),
+        (["--seed", "-1"], "bad seed '-1'"),
         (["--data", "nowhere"], "no data folder 'nowhere'"),
         (
             ["--data", "photos", "--model", "tiny", "--samples", "9"],
@@ -685,6 +809,46 @@ def test_train_refuses_an_evaluation_that_cannot_be(here, measuring, capsys, arg
     assert not (measuring / "runs" / "watched").exists()
 
 
+def few_photos(number: int) -> str:
+    """The first training photos, in a folder with one file of captions."""
+    file = Path("photos/annotations/captions_train2017.json")
+    document = json.loads(file.read_text())
+    document["images"] = document["images"][:number]
+    known = {image["id"] for image in document["images"]}
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in known]
+    folder = Path("few")
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "annotations" / "captions_train2017.json").write_text(json.dumps(document))
+    shutil.copytree("photos/train2017", folder / "train2017")
+    return str(folder)
+
+
+@pytest.mark.parametrize("network", ["caption-matcher", "photo-features", "captioner"])
+def test_too_few_pictures_or_no_place_for_the_weights_is_known_before_the_work(
+    home, capsys, network
+):
+    argv = [
+        "metric-network",
+        network,
+        "--data",
+        few_photos(12),
+        "--size",
+        "16",
+        "--steps",
+        "100000",
+    ]
+    assert "has 1 held-out picture, and 2 are needed" in error_line(capsys, argv)
+    assert "make it first" in error_line(capsys, [*argv, "--output", "no/such/folder/model"])
+
+
+def test_two_photos_train_a_gan_without_infinite_numbers(home, capsys):
+    argv = ["train", "--model", "gan", "--data", few_photos(2), "--width", "4", "--steps", "2",
+            "--batch-size", "4", "--size", "16", "--output", "two", "--device", "cpu"]  # fmt: skip
+    assert main(argv) == 0
+    card = json.loads((home / "checkpoints" / "two.json").read_text())
+    assert np.isfinite(list(card["metrics"].values())).all()
+
+
 # encoder
 
 
@@ -709,7 +873,7 @@ def test_download_says_what_is_wrong_and_leaves_nothing(home, capsys):
 
 def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
     argv = ["train", "--model", "style", "--data", str(small_scenes), "--steps", "2", "--output",
-            "few", "--batch-size", "8", "--set", "width=8", "--device", "cpu"]  # fmt: skip
+            "few", "--batch-size", "8", "--width", "8", "--device", "cpu"]  # fmt: skip
     assert main(argv) == 0
     drawn = {}
     for truncation in ("0", "1"):
@@ -736,8 +900,6 @@ def test_more_scenes_begin_with_the_scenes_there_are(home, capsys, monkeypatch, 
     for picture in sorted((small_scenes / "train").iterdir()):
         assert (more / picture.name).read_bytes() == picture.read_bytes()
     assert "1 or more" in error_line(capsys, ["train", "--data", "scenes", "--scenes", "0"])
-    told = error_line(capsys, ["train", "--data", "scenes", "--crowded"])
-    assert "add --scenes N" in told
     assert main([*argv, "--crowded", "--restart"]) == 0
     card = json.loads((home / "checkpoints" / "more.json").read_text())
     crowded = home / "scenes-70-crowded" / "annotations" / "captions_train.json"
@@ -746,23 +908,40 @@ def test_more_scenes_begin_with_the_scenes_there_are(home, capsys, monkeypatch, 
     assert "where the data are scenes; here they are" in told and told.endswith("photos")
 
 
-def test_a_preset_gives_options_that_others_go_before():
-    plain = build_parser().parse_args(["train"])
-    argv = ["train", "--preset", "val-hour", "--steps", "7", "--set", "width=8"]
-    chosen = build_parser("val-hour").parse_args(argv)
-    assert (chosen.model, chosen.encoder, chosen.flips) == ("gan", "bert-base-uncased", True)
-    assert (chosen.steps, plain.steps, plain.flips) == (7, None, False)
-    config = read_config(chosen.ingredients)
-    assert (config.width, config.augment) == (8, ("translation", "cutout"))
-    for name, preset in PRESETS.items():
-        unknown = preset.keys() - vars(plain).keys()
-        assert not unknown, name
-        read_config(preset["ingredients"])
+def test_a_preset_gives_options_that_others_go_before(home):
+    def plan(*argv: str) -> train.Plan:
+        args = build_parser("train").parse_args(["train", "--data", "photos", *argv])
+        args.settings = read_settings(args)
+        return train.read_plan(args)
+
+    plain, chosen = plan(), plan("--preset", "val-hour", "--steps", "7", "--width", "8")
+    assert (chosen.options.model, chosen.options.encoder) == ("gan", "bert-base-uncased")
+    assert (chosen.config.flips, chosen.on_bad_image) == (True, "skip")
+    assert (plain.config.flips, plain.on_bad_image) == (False, "raise")
+    assert (chosen.config.steps, chosen.gan.width) == (7, 8)
+    assert chosen.gan.augment == ("translation", "cutout")
+    known = {e.name for part in (train.RunOptions, TrainingConfig, GanConfig) for e in fields(part)}
+    for preset in train.PRESETS.values():
+        assert preset.keys() <= known | {"on_bad_image"}
+
+
+def test_every_field_of_a_configuration_that_has_a_help_is_an_option():
+    told = build_parser("train")
+    for part in (TrainingConfig, GanConfig):
+        for entry in options.option_fields(part):
+            default = entry.default
+            flag = "--" + entry.name.replace("_", "-")
+            value = {bool: [], tuple: ["cutout"]}.get(type(default), [str(default)])
+            found = options.given_fields(told.parse_args(["train", flag, *value]), part)
+            assert list(found) == [entry.name] and type(found[entry.name]) is type(default)
+    args = told.parse_args(["train", "--no-projection", "--augment", "--flips"])
+    assert options.given_fields(args, GanConfig) == {"projection": False, "augment": ()}
+    assert options.given_fields(args, TrainingConfig) == {"flips": True}
 
 
 def test_a_preset_trains_photos(home, capsys):
     argv = ["train", "--preset", "val-hour", "--data", "photos", "--encoder", "caption-bert",
-            "--size", "16", "--steps", "2", "--batch-size", "4", "--set", "width=4",
+            "--size", "16", "--steps", "2", "--batch-size", "4", "--width", "4",
             "--output", "hour", "--device", "cpu", "--precision", "float32",
             "--ledger", "hour"]  # fmt: skip
     assert main(argv) == 0
@@ -772,103 +951,20 @@ def test_a_preset_trains_photos(home, capsys):
     assert "--flips is for photos" in error_line(capsys, ["train", "--flips", "--data", "scenes"])
 
 
-def test_gan_is_trained_drawn_with_and_begun_with(home, capsys, small_scenes, monkeypatch):
+def test_gan_is_trained_and_drawn_with(home, capsys, small_scenes):
     argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2",
-            "--batch-size", "8", "--set", "width=8", "--set", "augment=translation",
+            "--batch-size", "8", "--width", "8", "--augment", "translation",
             "--output", "few", "--device", "cpu"]  # fmt: skip
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert "generator" in out and "discriminator" in out
-    assert (
-        main(["generate", "a red circle", "--model", "few", "--count", "2", "--output", "g.png"])
-        == 0
-    )
-    assert main(["train", "--model", "baseline", "--steps", "2", "--set", "width=8"]) == 2
-    assert "baseline has no such ingredients" in capsys.readouterr().err
-    # On from its weights, those of the discriminator too.
-    again = [*argv[:-4], "--output", "more", "--device", "cpu", "--init", "few"]
-    assert main([*again, "--set", "generator_rate=1e-9", "--set", "discriminator_rate=1e-9"]) == 0
-    folder = home / "checkpoints"
-    cards = [json.loads((folder / f"{run}.json").read_text()) for run in ("few", "more")]
-    assert "begun_with" not in cards[0] and cards[1]["steps"] == 2
-    for name in ("command", "steps", "seconds", "hardware", "sha256"):
-        assert cards[1]["begun_with"][name] == cards[0][name]
-    for name in ("", "-discriminator"):
-        few, more = (load_file(folder / f"{run}{name}.safetensors") for run in ("few", "more"))
-        assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
-    # With parts of the caption, which begin by adding nothing; back there is no way.
-    monkeypatch.setattr(caption_parts, "teach", functools.partial(caption_parts.teach, steps=3))
-    grown = ["--set", "parts=on", "--restart", "--set", "generator_rate=1e-9"]
-    assert main([*again, *grown]) == 0
-    assert "everything is read" in capsys.readouterr().out
-    card = json.loads((folder / "more.json").read_text())
-    assert card["config"]["parts"] is True
-    few, more = (load_file(folder / f"{run}.safetensors") for run in ("few", "more"))
-    assert len(more) > len(few) and more["reader.taught"]
-    assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
-    on = [*again[:-4], "--output", "on", "--device", "cpu", "--init", "more"]
-    assert main([*on, "--set", "parts=on"]) == 0
-    assert "everything is read" not in capsys.readouterr().out  # the reader comes with the weights
-    assert torch.equal(
-        load_file(folder / "on.safetensors")["reader.weight0"], more["reader.weight0"]
-    )
-    # It is taught further where that is asked for, and a layout grows on, which adds nothing yet.
-    assert main([*on, *grown, "--set", "layout=on", "--teach-parts"]) == 0
-    assert "everything is read" in capsys.readouterr().out
-    placed = load_file(folder / "on.safetensors")
-    assert placed["layout.out.weight"].abs().max() < 1e-4
-    assert not torch.equal(placed["reader.weight0"], more["reader.weight0"])
-    assert (
-        "give both the same"
-        in error_line(  # and no way back
-            capsys, [*on[:-2], "--init", "on", "--output", "back", "--set", "parts=on"]
-        )
-    )
-    assert "add --set parts=on" in error_line(capsys, [*on, "--teach-parts", "--restart"])
-    # The judge may get the parts as well: it begins with the generator's reader, and keeps it.
-    judged = ["--set", "judge_parts=on"]
-    assert main([*on, *grown, "--set", "layout=on", *judged, "--init", "on"]) == 0
-    assert "everything is read" not in capsys.readouterr().out
-    taught, heard = (load_file(folder / f"on{part}.safetensors") for part in ("", "-discriminator"))
-    assert heard["reader.taught"] and "part_judge.verdict.weight" in heard
-    for key in (key for key in taught if key.startswith("reader.")):
-        assert torch.equal(taught[key], heard[key])
-    assert "add parts=on" in error_line(capsys, [*on, *judged, "--restart"])
-    # Resumed, the reader comes with the run.
-    longer = [*again[:-4], "--output", "grown", "--device", "cpu", "--init", "few", *grown[:2]]
-    assert main([*longer, "--checkpoint-every", "1"]) == 0
-    assert "everything is read" in capsys.readouterr().out
-    first = load_file(folder / "grown.safetensors")
-    assert main([*longer, "--checkpoint-every", "1", "--resume"]) == 0
-    assert "everything is read" not in capsys.readouterr().out
-    second = load_file(folder / "grown.safetensors")
-    assert second["reader.taught"] and all(torch.equal(first[key], second[key]) for key in first)
-    assert "give both the same" in error_line(capsys, [*on, "--restart"])
-    told = error_line(capsys, [*TRAIN, "--model", "gan", "--set", "parts=on", "--restart"])
-    assert "parts=on is for scenes" in told
-    argv = [*argv[:-4], "--output", "third", "--device", "cpu"]
-    assert "give both the same" in error_line(capsys, [*argv, "--init", "few", "--set", "width=16"])
-    assert "no checkpoint" in error_line(capsys, [*argv, "--init", "nothing"])
-    # The discriminator alone, before a generator of another kind.
-    style = ["style" if word == "gan" else word for word in again[:-2]]
-    still = ["--set", "generator_rate=1e-9", "--set", "discriminator_rate=1e-9", "--restart"]
-    assert main([*style, "--init-discriminator", "few", *still]) == 0
-    few, more = (load_file(folder / f"{n}-discriminator.safetensors") for n in ("few", "more"))
-    assert all(torch.allclose(few[key], more[key], atol=1e-4) for key in few)
-    card = json.loads((folder / "more.json").read_text())
-    assert card["model"] == "style" and "begun_with" not in card
-    assert "is for the generator" in error_line(capsys, [*style, "--set", "parts=on", "--restart"])
-    judge = json.loads((folder / "few-discriminator.json").read_text())
-    assert card["judge_begun_with"]["sha256"] == judge["sha256"] != cards[0]["sha256"]
-    assert card["trained_on"] == cards[0]["trained_on"]
-    assert "give both the same" in error_line(capsys, [*style, "--init", "few", "--restart"])
-    baseline = ["train", "--model", "baseline", "--data", str(small_scenes), "--steps", "2"]
-    assert "give both the same" in error_line(capsys, [*baseline, "--init", "few"])
-    told = error_line(capsys, [*baseline, "--init-discriminator", "few"])
-    assert "baseline has no discriminator" in told
-    (folder / "few-discriminator.json").unlink()
-    assert main([*argv, "--init", "few"]) == 0
-    assert "few comes without its discriminator" in capsys.readouterr().err
+    draw = ["generate", "a red circle", "--model", "few", "--count", "2", "--output", "g.png"]
+    assert main(draw) == 0
+    assert (home / "checkpoints" / "few-discriminator.safetensors").exists()
+    told = error_line(capsys, ["train", "--model", "baseline", "--steps", "2", "--width", "8"])
+    assert "--width is for gan and style: baseline has no such ingredient" in told
+    told = error_line(capsys, [*argv, "--restart", "--augment", "flip"])
+    assert "unknown augmentation 'flip': choose from brightness" in told
 
 
 def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scenes):
@@ -884,8 +980,8 @@ def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scen
     ]
     assert main(network) == 0
     argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2", "--device",
-            "cpu", "--batch-size", "8", "--set", "width=8", "--output", "taught"]  # fmt: skip
-    on = [*argv, "--set", "redescription=0.5"]
+            "cpu", "--batch-size", "8", "--width", "8", "--output", "taught"]  # fmt: skip
+    on = [*argv, "--redescription", "0.5"]
     assert main([*on, "--captioner", "my-captioner", "--ledger", "taught"]) == 0
     card = json.loads((home / "checkpoints" / "taught.json").read_text())
     weights = json.loads((home / "checkpoints" / "my-captioner.json").read_text())["sha256"]
@@ -894,7 +990,7 @@ def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scen
     assert rows["taught-train-redescription"].value > 10  # nats a caption, nearly untrained
     restart = [*on, "--restart"]
     other = [*argv, "--restart", "--captioner", "my-captioner"]
-    assert "is for --set redescription" in error_line(capsys, other)
+    assert "is for --redescription" in error_line(capsys, other)
     assert "no checkpoint" in error_line(capsys, [*restart, "--captioner", "nothing"])
     wrong = error_line(capsys, [*restart, "--captioner", "my-captioner", "--size", "32"])
     assert "reads pictures of 64 pixels, this run draws 32" in wrong
@@ -908,7 +1004,7 @@ def test_a_captioner_of_photos_teaches_a_generator_of_photos(home):
     network = ["metric-network", "captioner", "--data", "photos", "--size", "16", "--steps", "10"]
     assert main([*network, "--device", "cpu", "--output", "telling"]) == 0
     assert json.loads((home / "checkpoints" / "telling.json").read_text())["data"] == "photos"
-    told = ["--captioner", "telling", "--set", "redescription=1", "--output", "taught"]
-    assert main([*TRAIN, "--model", "gan", "--set", "width=4", *told]) == 0
+    told = ["--captioner", "telling", "--redescription", "1", "--output", "taught"]
+    assert main([*TRAIN, "--model", "gan", "--width", "4", *told]) == 0
     card = json.loads((home / "checkpoints" / "taught.json").read_text())
     assert card["captioner"].startswith("telling ") and card["license"] != "Apache-2.0"

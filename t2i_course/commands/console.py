@@ -1,4 +1,4 @@
-"""What the commands share: the models they know, and how they write, one process of several.
+"""What the commands share: options that all take, and how they write, one process of several.
 
 Results go to stdout, notes to stderr. No library is imported here: `--help` needs none.
 """
@@ -6,48 +6,56 @@ Results go to stdout, notes to stderr. No library is imported here: `--help` nee
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from t2i_course.runtime import Settings
 
 
-@dataclass(frozen=True)
-class Model:
-    """What `train` takes for a model unless told otherwise."""
-
-    decoder: str
-    learning_rate: float
-    fast: int  # steps in the fast profile
-    full: int
-    batch_size: int = 64
-    scenes: int | None = None  # training pictures, where the data are scenes; None: 10,000
-    crowded: bool = False  # most of them with three objects
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that computes."""
+    add = parser.add_argument
+    add("--seed", metavar="N", help="default: T2I_SEED, else 0")
+    add("--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE, else auto")
 
 
-MODELS = {
-    "baseline": Model("residual", 2e-3, 300, 6000),
-    "article": Model("article", 2e-4, 300, 6000),
-    "gan": Model("gan", 5e-4, 10_000, 10_000),  # a short run of it shows little
-    "style": Model("style", 5e-4, 10_000, 10_000),
-    "flow": Model("flow", 1e-3, 24_000, 24_000, batch_size=48, scenes=50_000, crowded=True),
-}
-ADVERSARIAL = ("gan", "style")  # both before the same discriminator
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add what names a data set."""
+    parser.add_argument(
+        "--data", metavar="DATA", help="scenes, or a folder in COCO's layout, or of shards; "
+        "default: T2I_DATA, else scenes",
+    )  # fmt: skip
 
-# Options of `train` for photos. The number of steps is for a GPU that sustains 20 TFLOP/s: a step
-# takes 21.4 GFLOP an image at width 64, 12.2 at width 48 (counted with a D of 768).
-_PHOTOS = {"model": "gan", "encoder": "bert-base-uncased", "size": 64, "flips": True,
-           "checkpoint_minutes": 10.0, "on_bad_image": "skip"}  # fmt: skip
-PRESETS = {
-    "coco-day": _PHOTOS | {  # COCO's train2017: 77 million images, 650 epochs
-        "batch_size": 256, "steps": 300_000, "validate_every": 5000, "checkpoint_every": 5000,
-        "ingredients": ["width=64", "augment=translation"],
-    },
-    "val-hour": _PHOTOS | {  # its val2017 alone: 5 million images, 1,100 epochs of 4,500
-        "batch_size": 128, "steps": 40_000, "validate_every": 1000, "checkpoint_every": 1000,
-        "ingredients": ["width=48", "augment=translation,cutout"],
-    },
-}  # fmt: skip
+
+def add_bad_image(parser: argparse.ArgumentParser) -> None:
+    """Add what is done with a picture that cannot be read."""
+    parser.add_argument(
+        "--on-bad-image", choices=("raise", "skip"), default="raise", help="what to do with a "
+        "missing or damaged picture: stop, or leave it out and say so; default: %(default)s",
+    )  # fmt: skip
+
+
+def read_settings(args: argparse.Namespace) -> Settings:
+    """Read the settings: an option goes before its variable, and that before the default.
+
+    A variable with a bad value is an error in every command, even in one that has no use for it.
+    Only where data come into being may T2I_DATA name a folder that is not there yet.
+
+    Raises:
+        ValueError, FileNotFoundError: as `runtime.settings`.
+    """
+    from t2i_course import runtime
+
+    names = ("profile", "data", "device", "seed")
+    told = {f"T2I_{name.upper()}": getattr(args, name, None) for name in names}
+    if args.command in ("download", "convert"):
+        told["T2I_DATA"] = "scenes"
+    return runtime.settings(os.environ | {n: value for n, value in told.items() if value})
 
 
 def first_process() -> bool:
@@ -56,7 +64,7 @@ def first_process() -> bool:
 
 
 def say(text: str) -> None:
-    """Write a line to stdout."""
+    """Write a result to stdout."""
     if first_process():
         print(text, flush=True)
 
@@ -65,11 +73,6 @@ def note(text: str) -> None:
     """Write a remark to stderr."""
     if first_process():
         print(f"t2i_course: note: {text}", file=sys.stderr, flush=True)
-
-
-def given(**values: str | None) -> dict[str, str]:
-    """Environment variables for the options that were given on the command line."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def command_line(args: argparse.Namespace) -> str:
@@ -81,3 +84,54 @@ def check_steps(args: argparse.Namespace) -> None:
     """Raise ValueError unless there are steps enough to train by."""
     if args.steps < 10:
         raise ValueError(f"--steps {args.steps}: 10 are needed at least")
+
+
+class LastingStream:
+    """A stream that may lose its reader, as in `train | head` or when a terminal is closed.
+
+    What is written after that goes nowhere, and the work goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Wrap a stream."""
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, if anybody reads."""
+        with self._lasting():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what was written, if anybody reads."""
+        with self._lasting():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _lasting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """Let stdout and stderr outlive their readers, and show what a console has no letters for."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in before)  # None: closed
+    try:
+        yield
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()  # here, where it may fail, and not when Python ends
+    finally:
+        sys.stdout, sys.stderr = before

@@ -8,6 +8,14 @@ from t2i_course.commands.console import note, say
 from t2i_course.photos.convert import convert_table
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the table, the pictures, and the new folder."""
+    add = parser.add_argument
+    add("table", metavar="CAPTIONS.csv", help="a row a caption: file name, caption")
+    add("pictures", metavar="FOLDER", help="the file names are relative to it")
+    add("--output", metavar="FOLDER", required=True, help="a new folder")
+
+
 def run(args: argparse.Namespace) -> int:
     """Make a folder in COCO's layout from pictures and a table."""
     made = convert_table(args.table, args.pictures, args.output, args.on_bad_image)

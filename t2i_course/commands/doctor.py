@@ -7,6 +7,10 @@ import argparse
 from t2i_course import runtime
 
 
+def add_options(_: argparse.ArgumentParser) -> None:
+    """Add none."""
+
+
 def run(_: argparse.Namespace) -> int:
     """Print a line for each requirement; return 1 if a required one fails."""
     checks = runtime.check_environment()

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from t2i_course.commands.console import command_line, say
+from t2i_course.commands.console import add_common, command_line, say
 from t2i_course.scenes import pretraining
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is read, and how long."""
+    add = parser.add_argument
+    add("--captions", metavar="FILE", action="append", default=[],
+        help="a COCO captions file to learn from as well; may be repeated")  # fmt: skip
+    add("--data", metavar="FOLDER", help="learn the training captions of this folder in COCO's "
+        "layout, in any language, in place of those of scenes")  # fmt: skip
+    add("--output", metavar="FOLDER", help="default: data/encoders/caption-bert")
+    add("--mlm-steps", type=int, help="steps on masked words")
+    add("--contrastive-steps", type=int, help="steps on pairs of captions")
+    add("--reading-steps", type=int, help="steps in which linear layers read the facts")
+    add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     folder = pretraining.pretrain(
         captions_files=files,
         output=args.output,
-        seed=args.seed,
-        device=args.device,
+        seed=args.settings.seed,
+        device=str(args.settings.device),
         scenes=args.data is None,
         command=command_line(args),
         **{name: number for name, number in steps.items() if number is not None},

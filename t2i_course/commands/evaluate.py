@@ -3,17 +3,61 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import torch
 
-from t2i_course import data, generation, report, runtime
+from t2i_course import data, generation, report
 from t2i_course.checkpoints import checkpoint_path
-from t2i_course.commands.console import command_line, given, note, say
+from t2i_course.commands.console import (
+    add_bad_image,
+    add_common,
+    add_data,
+    command_line,
+    note,
+    say,
+)
+from t2i_course.commands.generate import add_truncation
 from t2i_course.metrics import held_out, protocol
 from t2i_course.photos import shared_pictures
+
+
+def add_instruments(parser: argparse.ArgumentParser) -> None:
+    """Add the networks that pictures are measured with."""
+    add = parser.add_argument
+    add("--extractor", metavar="NAME|PATH", help="network for distances; default: scene-features "
+        "on scenes, none on photos")  # fmt: skip
+    add("--matcher", metavar="NAME|PATH", help="network for retrieval; default: caption-matcher on "
+        "scenes, none on photos")  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured, on what, and with what."""
+    add = parser.add_argument
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--model", metavar="NAME|PATH", default="gan", help="a name in "
+        "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
+    either.add_argument("--pictures", metavar="DIR", help="a folder of pictures with captions.json,"
+        " as `generate --output-dir` writes it")  # fmt: skip
+    add_data(parser)
+    add("--split", choices=("val", "test"), default="val", help="whose captions: val for choices, "
+        "test for what is reported; default: %(default)s")  # fmt: skip
+    add("--captions", metavar="FILE", help="scene accuracy on other captions with what they state, "
+        "five pictures of each, in place of all else; see benchmarks/own_words.txt")  # fmt: skip
+    add("--samples", type=int, metavar="N", help="pictures, one a caption; default: 2000, or all "
+        "of DIR")  # fmt: skip
+    add("--fid", action="store_true", help="FID, too; its weights are downloaded once (96 MB)")
+    add("--inception-weights", metavar="FILE", help="FID, too, with weights from this file")
+    add("--clip-weights", metavar="FOLDER", help="CLIP score, too, with CLIP's weights from this "
+        "folder; a name on the hub, OWNER/NAME, is downloaded")  # fmt: skip
+    add("--grid", metavar="FILE.png", help="the first 24 of the measured pictures beside the real "
+        "ones, with their captions")  # fmt: skip
+    add_truncation(parser)
+    add_instruments(parser)
+    add_bad_image(parser)
+    add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
+    add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     grid = Path(args.grid).expanduser() if args.grid else None
     if grid is not None:
         generation.check_picture_path(grid)
-    device, bars = runtime.choose_device(args.device), sys.stderr.isatty()
+    device, bars = args.settings.device, sys.stderr.isatty()
     model = None
     if args.pictures is None:
         model = generation.load_model(args.model, device, args.truncation)
@@ -33,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--captions FILE is for a model, and goes without --grid")
     else:
         file = Path(args.captions).expanduser()
-        found = protocol.evaluate_captions(name, *model[:2], file, seed=args.seed, progress=bars)
+        seed = args.settings.seed
+        found = protocol.evaluate_captions(name, *model[:2], file, seed=seed, progress=bars)
     say(str(found))
     if ledger is not None:
         rows = found.rows(ledger, command_line(args))
@@ -50,7 +95,7 @@ def _evaluate(
     bars: bool,
 ) -> report.Evaluation:
     """Measure a model's pictures of held-out captions, or those of a folder."""
-    current = runtime.settings(os.environ | given(T2I_DATA=args.data))
+    current = args.settings
     folder = held_out.read_drawn(args.pictures, bars) if model is None else None
     if current.data != "scenes":
         _check_photos(args, current.data, None if model is None else model[2])
@@ -73,8 +118,8 @@ def _evaluate(
         if card["data"] != held.data:
             note(f"{args.model} was trained on {card['data']} and is measured on {held.data}")
         drawn = (name, generator, encoder, held)
-        pictures = held_out.draw_captions(*drawn, rows, args.seed, bars)
-        varied = held_out.draw_varied(*drawn, seed=args.seed, progress=bars)
+        pictures = held_out.draw_captions(*drawn, rows, args.settings.seed, bars)
+        varied = held_out.draw_varied(*drawn, seed=args.settings.seed, progress=bars)
     if grid is not None:
         held_out.write_pairs(grid, pictures, held)
         say(f"grid: {grid}")

@@ -7,8 +7,30 @@ from pathlib import Path
 
 import torch
 
-from t2i_course import generation, runtime
-from t2i_course.commands.console import note, say
+from t2i_course import generation
+from t2i_course.commands.console import add_common, note, say
+
+
+def add_truncation(parser: argparse.ArgumentParser) -> None:
+    """Add how far styles are from their mean."""
+    parser.add_argument("--truncation", type=float, default=1.0, metavar="PSI", help="of the style "
+        "decoder: 0 draws one picture a caption, 1 is off; default: %(default)s")  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is drawn, by what, and whereto."""
+    add = parser.add_argument
+    add("prompt", nargs="*", help="what to draw")
+    add("--prompts", metavar="FILE", help="a file of prompts, UTF-8, one a line")
+    add("--count", type=int, default=8, help="samples of each prompt; default: %(default)s")
+    add("--model", metavar="NAME|PATH", default="gan", help="a name in data/checkpoints, or a "
+        "path; default: %(default)s")  # fmt: skip
+    add("--output", metavar="FILE.png", help="where the grid goes; default: generated.png, unless "
+        "--output-dir is given")  # fmt: skip
+    add("--output-dir", metavar="DIR", help="write one PNG a sample and captions.json here")
+    add("--overwrite", action="store_true", help="replace what an earlier generate wrote in DIR")
+    add_truncation(parser)
+    add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,19 +43,19 @@ def run(args: argparse.Namespace) -> int:
         generation.check_picture_path(picture)
     if folder is not None:
         generation.check_sample_folder(folder, args.overwrite)
-    device = runtime.choose_device(args.device)
+    device, seed = args.settings.device, args.settings.seed
     generator, encoder, card = generation.load_model(args.model, device, args.truncation)
     for remark in generation.check_prompts(encoder, prompts, card):
         note(remark)
     if generator.noise_dim == 0 and args.count > 1:
         note(f"the model {args.model} draws without noise: all samples of a prompt are the same")
 
-    batches = generation.sample(generator, encoder, prompts, args.count, args.seed)
+    batches = generation.sample(generator, encoder, prompts, args.count, seed)
     if wants_picture:
         images = torch.cat(list(batches))  # [P * C, 3, S, S]
         batches = iter(images.split(generation.BATCH))
     if folder is not None:
-        generation.write_samples(folder, batches, prompts, args.count, args.seed, args.model)
+        generation.write_samples(folder, batches, prompts, args.count, seed, args.model)
         say(f"{len(prompts) * args.count} samples: {folder}")
     if wants_picture:
         generation.write_grid(picture, images, prompts)

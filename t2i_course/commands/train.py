@@ -8,386 +8,371 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from t2i_course import (
-    captioner,
-    checkpoints,
-    data,
-    gan,
-    generation,
-    image_decoder,
-    report,
-    runtime,
-    text_encoder,
-    training,
+from t2i_course import checkpoints, data, generation, report, runtime, text_encoder, training
+from t2i_course.commands import train_networks
+from t2i_course.commands.console import (
+    add_bad_image,
+    add_common,
+    add_data,
+    first_process,
+    note,
+    say,
 )
-from t2i_course.commands.console import ADVERSARIAL, MODELS, first_process, given, note, say
+from t2i_course.commands.evaluate import add_instruments
+from t2i_course.commands.options import add_fields, fill, given_fields, option_fields
 from t2i_course.data import PackedCaptions
-from t2i_course.flow_matching import FlowGenerator, FlowMatching
-from t2i_course.metrics import held_out, protocol
+from t2i_course.gan import GanConfig
 from t2i_course.photos import shared_pictures
-from t2i_course.scenes import caption_parts, drawing, mismatched_captions
-from t2i_course.style_decoder import GENERATORS
+from t2i_course.processes import locked_folder
+from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
+from t2i_course.training import TrainingConfig, option
 
-GROWTH = ("parts", "layout")  # of networks: weights without may be trained on with them
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained, and what `train` takes for it unless told otherwise."""
+
+    decoder: str  # its name in `style_decoder.GENERATORS`
+    fast: int  # steps in the fast profile
+    full: int
+    defaults: dict[str, Any]
+
+    @property
+    def adversarial(self) -> bool:
+        """Is it trained before a discriminator?"""
+        return self.decoder in ("gan", "style")
+
+
+MODELS = {
+    "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
+    "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
+    "gan": Model("gan", 10_000, 10_000, {}),  # a short run of it shows little
+    "style": Model("style", 10_000, 10_000, {}),
+}  # fmt: skip
+
+# Options for photos. The number of steps is for a GPU that sustains 20 TFLOP/s: a step takes 21.4
+# GFLOP an image at width 64, 12.2 at width 48 (counted with a D of 768).
+_PHOTOS = {"model": "gan", "encoder": "bert-base-uncased", "flips": True,
+           "checkpoint_minutes": 10.0, "on_bad_image": "skip"}  # fmt: skip
+PRESETS = {
+    "coco-day": _PHOTOS | {  # COCO's train2017: 77 million images, 650 epochs
+        "batch_size": 256, "steps": 300_000, "validate_every": 5000, "checkpoint_every": 5000,
+        "width": 64,
+    },
+    "val-hour": _PHOTOS | {  # its val2017 alone: 5 million images, 1,100 epochs of 4,500
+        "batch_size": 128, "steps": 40_000, "validate_every": 1000, "checkpoint_every": 1000,
+        "width": 48, "augment": ("translation", "cutout"),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is of: the model, the text, the pictures, where it goes."""
+
+    model: str = option("baseline", "what to train", tuple(MODELS))
+    encoder: str | None = option(
+        None, "text encoder, by name or folder; default: caption-bert", ("NAME",)
+    )
+    pooling: str = option("mean", "from its tokens to one vector", ("mean", "cls"))
+    size: int = option(64, "side of the images, pixels")
+    scenes: int = option(
+        10_000, "training pictures, drawn on first use, where the data are scenes; flow: 50,000"
+    )
+    crowded: bool = option(False, "draw most of these scenes with three objects, as for flow")
+    captioner: str | None = option(
+        None, "network for --redescription; default: captioner on scenes, none on photos", ("NAME",)
+    )
+    evaluate_samples: int = option(2000, "pictures of an evaluation")
+    output: str | None = option(
+        None, "where the weights go: a name in data/checkpoints, or a path; default: my-MODEL",
+        ("NAME",),
+    )  # fmt: skip
+    tensorboard: bool = option(
+        False, "write losses, speed and evaluations for TensorBoard, into data/runs/NAME"
+    )
+    ledger: str | None = option(
+        None, "add losses, speed and memory to data/results/NAME.json", ("NAME",)
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `train`: its own, those of the loop, and those of a GAN."""
+    add = parser.add_argument
+    add("--profile", choices=runtime.PROFILES, help="how long to train; default: T2I_PROFILE")
+    add("--preset", choices=PRESETS, help="options for photos: coco-day for a day of one GPU on "
+        "COCO's train2017, val-hour for an hour on val2017; what else is given goes "
+        "before")  # fmt: skip
+    add_data(parser)
+    add_bad_image(parser)
+    parser.set_defaults(on_bad_image=None)
+    add_common(parser)
+    both = parser.add_mutually_exclusive_group()
+    both.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    both.add_argument("--restart", action="store_true", help="throw the last checkpoint away")
+    add_fields(parser, RunOptions, "the run")
+    add_fields(parser, TrainingConfig, "the loop; steps, rate and batch also go by the model")
+    add_fields(parser, GanConfig, "gan and style")
+    add_instruments(parser)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it was asked for: options, presets, the model's own and defaults put together."""
+
+    args: argparse.Namespace
+    settings: runtime.Settings
+    options: RunOptions
+    config: TrainingConfig
+    gan: GanConfig
+    on_bad_image: str
+    output: Path  # of the weights, without suffix
+    folder: Path  # of the run
+    bars: bool  # in a log file, bars would be thousands of lines
+
+    @property
+    def model(self) -> Model:
+        """What is trained."""
+        return MODELS[self.options.model]
+
+    @property
+    def drawn(self) -> bool:
+        """Are the data scenes, whose captions come with what they state?"""
+        return self.settings.data == "scenes" or drawing.are_in(self.settings.data)
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """Put options, presets and defaults together, and check them before any work.
+
+    Raises:
+        ValueError, FileNotFoundError: options that do not go together, or bad numbers or names.
+    """
+    settings = args.settings
+    given = {}
+    for config in (RunOptions, TrainingConfig, GanConfig):
+        given |= given_fields(args, config)
+    preset = PRESETS.get(args.preset, {})
+    model = MODELS[fill(RunOptions, preset, given).model]
+    steps = settings.pick(fast=model.fast, full=model.full)
+    usual = {"steps": steps, "seed": settings.seed} | model.defaults
+    options, config, gan = (
+        fill(part, usual, preset, given) for part in (RunOptions, TrainingConfig, GanConfig)
+    )
+    foreign = [e.name for e in option_fields(GanConfig) if e.name in given]
+    if foreign and not model.adversarial:
+        flag = "--" + foreign[0].replace("_", "-")
+        raise ValueError(f"{flag} is for gan and style: {options.model} has no such ingredient")
+    if config.flips and settings.data == "scenes":
+        raise ValueError("--flips is for photos: in scenes a mirrored picture's facts are others")
+    if ("scenes" in given or "crowded" in given) and settings.data != "scenes":
+        raise ValueError(
+            "--scenes and --crowded say what is drawn where the data are scenes; here they are "
+            f"{settings.data}"
+        )
+    if options.scenes < 1:
+        raise ValueError(f"--scenes {options.scenes}: draw 1 or more")
+    if config.validate_every:
+        config = fill(TrainingConfig, vars(config), {"draw_every": config.validate_every})
+    report.check_name(options.ledger)
+    output = checkpoints.check_output(options.output or f"my-{options.model}")
+    return Plan(
+        args, settings, options, config, gan,
+        args.on_bad_image or preset.get("on_bad_image", "raise"),
+        output, runtime.data_folder() / "runs" / output.name, sys.stderr.isatty(),
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Train a generator on captioned pictures; write its weights and model card."""
-    model = MODELS[args.model]
-    current = runtime.settings(os.environ | given(T2I_PROFILE=args.profile, T2I_DATA=args.data))
-    adversarial = args.model in ADVERSARIAL
-    if current.data == "scenes" and args.scenes is None:
-        args.scenes, args.crowded = model.scenes, model.crowded
-    if args.ingredients and not adversarial:
-        raise ValueError(f"--set is for the GAN: {args.model} has no such ingredients")
-    if args.init_discriminator and not adversarial:
-        raise ValueError(f"--init-discriminator is for the GAN: {args.model} has no discriminator")
-    if args.flips and current.data == "scenes":
-        raise ValueError("--flips is for photos: in scenes a mirrored picture's facts are others")
-    if args.scenes is not None and (current.data != "scenes" or args.scenes < 1):
-        raise ValueError(
-            f"--scenes {args.scenes} draws so many scenes, 1 or more, where the data are scenes; "
-            f"here they are {current.data}"
+    plan = read_plan(args)
+    with locked_folder(plan.folder) if first_process() else nullcontext():
+        look_for_a_run(plan)
+        log = tensorboard_log(plan)
+        measure = train_networks.measuring(plan, log)
+        # What takes long comes after everything that may be wrong.
+        encoder = TextEncoder(
+            plan.options.encoder, pooling=plan.options.pooling, device=plan.settings.device
         )
-    if args.crowded and args.scenes is None:
-        raise ValueError("--crowded is for scenes that are drawn anew: add --scenes N")
-    ingredients, args.ledger = gan.read_config(args.ingredients), report.check_name(args.ledger)
-    drawn = current.data == "scenes" or drawing.are_in(current.data)
-    if ingredients.parts and not drawn:
-        raise ValueError(
-            "--set parts=on is for scenes: the parts of captions are taught from what these state, "
-            "which no file of photos says"
-        )
-    if args.teach_parts and not ingredients.parts:
-        raise ValueError("--teach-parts is for the reader of a caption's parts: add --set parts=on")
-    config = training.TrainingConfig(
-        steps=current.pick(fast=model.fast, full=model.full) if args.steps is None else args.steps,
-        batch_size=model.batch_size if args.batch_size is None else args.batch_size,
-        learning_rate=model.learning_rate if args.learning_rate is None else args.learning_rate,
-        average_decay=args.average_decay,
-        seed=args.seed,
-        precision=args.precision,
-        compile=args.compile,
-        accumulate=args.accumulate,
-        validate_every=args.validate_every,
-        checkpoint_every=args.checkpoint_every,
-        checkpoint_minutes=args.checkpoint_minutes,
-        flips=args.flips,
-        draw_every=args.validate_every,
-        evaluate_every=args.evaluate_every,
-    )
-    device = runtime.choose_device(args.device)
-    output = checkpoints.checkpoint_path(args.output or f"my-{args.model}")
-    if not output.parent.is_dir() and output.parent != runtime.data_folder() / "checkpoints":
-        raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
-    run_folder = runtime.data_folder() / "runs" / output.name
-    _look_for_a_run(run_folder / training.STATE_FILE, args)
-    log = _tensorboard(run_folder / "tensorboard") if args.tensorboard else None
-    measure = (
-        _measuring(args, current.data, run_folder, device, log) if args.evaluate_every else None
-    )
-
-    # What takes long comes after everything that may be wrong.
-    encoder = text_encoder.TextEncoder(args.encoder, pooling=args.pooling, device=device)
-    redescribe, described_by = _describing(ingredients, args, drawn, encoder, device)
-    bars = sys.stderr.isatty()  # in a log file, bars would be thousands of lines
-    if args.scenes is None:
-        folder = data.resolve_data(current.data)
-    else:  # val is that of the embedded set, picture by picture
-        kind = "-crowded" if args.crowded else ""
-        place = runtime.data_folder() / f"scenes-{args.scenes}{kind}"
-        folder = drawing.make_scenes(place, train=args.scenes, progress=bars, crowded=args.crowded)
-    if current.data != "scenes":
-        shared_pictures.check_splits(folder)
-    packed, text = {}, {}
-    for split in ("train", "val"):
-        packed[split] = data.pack(
-            folder, split, args.size, on_bad_image=args.on_bad_image, progress=bars
-        )
-        captions = packed[split].all_captions
-        if current.data != "scenes":
-            text_encoder.warn_if_cut(encoder, captions)
-        dtype = "float32" if current.data == "scenes" else "float16"
-        text[split] = text_encoder.embed_for(
-            GENERATORS[model.decoder], encoder, captions, progress=bars, dtype=dtype
-        )
-    runtime.seed_everything(config.seed)
-    if adversarial:
-        false = _false_captions(ingredients, folder, packed["train"], text["train"], encoder, bars)
-        objective = gan.Gan(
-            ingredients, encoder.width, args.size, false, GENERATORS[model.decoder], redescribe
-        )
-        objective.identity |= described_by
-    elif args.model == FlowGenerator.name:
-        network = FlowGenerator(encoder.width, args.size)
-        objective = FlowMatching(network, config.learning_rate)
-    else:
-        size = {"text_dim": encoder.width, "image_size": args.size}
-        objective = training.MeanSquaredError(
-            image_decoder.build_decoder(model.decoder, **size), config
-        )
-    for network in objective.modules.values():
-        if hasattr(network, "standardize"):
-            network.standardize.fit(text["train"])
-    begins = {"generator": args.init, "discriminator": args.init_discriminator}
-    if any(begins.values()):
-        objective.identity |= {"init": _begin_with(begins, objective.modules, encoder)}
-    resumed = args.resume and (run_folder / training.STATE_FILE).exists()  # with all its buffers
-    if adversarial and ingredients.parts and not resumed:
-        reader, heard = (objective.modules[n].reader for n in ("generator", "discriminator"))
-        if args.teach_parts or not reader.taught:
-            _teach_parts(reader, folder, packed["train"], text["train"], encoder, bars)
-        if heard is not None and (args.teach_parts or not heard.taught):
-            heard.load_state_dict(reader.state_dict())
-    earlier = {
-        part: checkpoints.read_card(_file_of(name, part)) for part, name in begins.items() if name
-    }
-    trained_on = shared_pictures.learnt_from(
-        data.find_data(folder, "train"),
-        [entry for card in earlier.values() for entry in card.get("trained_on", [])],
-    )
-    weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
-    told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
-    say(f"{args.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
-    counts = ", ".join(f"{len(part):,} {split}" for split, part in packed.items())
-    say(f"data: {current.data}, images: {counts}; encoder: {encoder.name}; device: {device}")
-    say(f"processes: {os.environ.get('WORLD_SIZE', '1')}; Ctrl-C saves, --resume goes on")
-    try:
-        history = training.train(
-            objective, config,
-            packed["train"], packed["val"], text["train"], text["val"],
-            run_folder=run_folder, resume=args.resume, encoder=encoder.fingerprint,
-            device=str(device), progress=bars,
-            draw=None if bars else lambda step, _: say(f"step {step} of {config.steps}"),
-            evaluate=measure and (lambda step, network: measure(step, network, encoder)),
-            log=log,
-        )  # fmt: skip
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
-    loss = history.validation_losses[-1]
-    again = [word for word in args.argv if word not in ("--resume", "--restart")]
-    card = {
-        "encoder": text_encoder.card_entry(encoder),
-        "data": current.data if current.data == "scenes" else folder.name,
-        "words": generation.training_words(packed["train"].all_captions),
-        "trained_on": trained_on,
-        "command": shlex.join(["python", "-m", "t2i_course", *again]),
-        "steps": config.steps,
-        "seconds": round(history.seconds, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
-        "license": "Apache-2.0" if current.data == "scenes" else "as the training data allow",
-        "seed": config.seed,
-    }  # fmt: skip
-    if "captioner" in objective.identity:
-        card["captioner"] = objective.identity["captioner"]
-    for part, key in (("generator", "begun_with"), ("discriminator", "judge_begun_with")):
-        if part in earlier:
-            card[key] = checkpoints.origin(earlier[part])
-    if first_process():
-        if (judge := objective.modules.get("discriminator")) is not None:
-            training.save_weights(checkpoints.discriminator_path(output), judge, card)
-        file = training.save_weights(output, objective.modules["generator"], card)
-        say(f"validation loss: {loss:.5f} ({objective.identity['objective']}, averaged weights)")
-        say(f"weights: {file}")
-        if args.ledger is not None:
-            rows = _ledger_rows(args, history, config, card, packed["val"])
-            say(f"ledger: {report.add_rows(f'{args.ledger}.json', rows)}")
+        teacher = train_networks.load_teacher(plan, encoder)
+        folder = find_pictures(plan)
+        packed, text = read_data(plan, folder, encoder)
+        runtime.seed_everything(plan.config.seed)
+        objective = train_networks.build(plan, folder, packed["train"], text, encoder, teacher)
+        introduce(plan, objective, packed, encoder)
+        try:
+            history = training.train(
+                objective, plan.config,
+                packed["train"], packed["val"], text["train"], text["val"],
+                run_folder=plan.folder, resume=args.resume, encoder=encoder.fingerprint,
+                device=str(plan.settings.device), progress=plan.bars,
+                draw=None if plan.bars else lambda step, _: say(
+                    f"step {step} of {plan.config.steps}"
+                ),
+                evaluate=measure and (lambda step, network: measure(step, network, encoder)),
+                log=log,
+            )  # fmt: skip
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{stop}; the same command with --resume goes on") from None
+        card = write_card(plan, folder, packed["train"], encoder, objective, history)
+        if first_process():
+            save(plan, objective, card, history, packed["val"])
     PartialState().destroy_process_group()  # does nothing for a single process
     return 0
 
 
-def _file_of(name: str, part: str) -> Path:
-    """Where a checkpoint's generator or discriminator lies, without a suffix."""
-    if part == "discriminator":
-        return checkpoints.discriminator_path(name)
-    return checkpoints.checkpoint_path(name)
+def look_for_a_run(plan: Plan) -> None:
+    """Do what was asked for with a run that has begun before, or ask."""
+    state = plan.folder / training.STATE_FILE
+    if plan.args.restart or not state.exists():  # these are of a run that is no more
+        (state.parent / report.LOG_FILE).unlink(missing_ok=True)
+        shutil.rmtree(state.parent / "tensorboard", ignore_errors=True)
+    if plan.args.restart:
+        state.unlink(missing_ok=True)
+    elif state.exists() and not plan.args.resume:
+        raise FileExistsError(
+            f"{state} holds a run of that name: add --resume to go on, --restart to begin anew, or "
+            "another --output"
+        )
+    elif plan.args.resume and not state.exists():
+        note(f"nothing to resume in {state.parent}: beginning")
 
 
-def _begin_with(
-    begins: dict[str, str | None], networks: dict[str, nn.Module], encoder: TextEncoder
-) -> str:
-    """Load weights into networks. What `GROWTH` names may be new; in a generator it adds 0 first.
-
-    Args:
-        begins: "generator" and "discriminator", each with the name of a checkpoint or None. Without
-            one of its own, the discriminator is the one beside the generator, if there is one.
-        networks: by the same names.
-        encoder: of this run.
-
-    Returns:
-        What tells these weights from others.
-    """
-    builders = GENERATORS | {gan.Discriminator.name: gan.Discriminator}
-    found = []
-    for part, network in networks.items():
-        if (name := begins[part] or begins["generator"]) is None:
-            continue
-        file = _file_of(name, part)
-        if begins[part] is None and not file.with_name(f"{file.name}.json").is_file():
-            note(f"{Path(name).name} comes without its {part}: that one begins anew")
-            continue
-        loaded, card = checkpoints.load_generator(file, builders=builders)
-        new = [
-            key for key in GROWTH if not loaded.config.get(key, True) and network.config.get(key)
-        ]
-        grown = {key: network.config[key] for key in new}
-        if (loaded.name, loaded.config | grown) != (network.name, network.config):
-            raise ValueError(
-                f"--init {name}: its {part} is {loaded.name} {loaded.config}, the one to train is "
-                f"{network.name} {network.config}: give both the same --model, --size and --set"
-            )
-        if card["encoder"]["fingerprint"] != encoder.fingerprint:
-            raise ValueError(
-                f"--init {name} was trained with the text encoder {card['encoder']['name']}, this "
-                f"run has {encoder.name}: add --encoder {card['encoder']['name']}"
-            )
-        network.load_state_dict(loaded.state_dict(), strict=not grown)
-        found.append(card["sha256"])
-    return " ".join(found)
+def find_pictures(plan: Plan) -> Path:
+    """Find the folder of the pictures; scenes are drawn into it."""
+    if plan.settings.data != "scenes":
+        folder = data.resolve_data(plan.settings.data)
+        shared_pictures.check_splits(folder)
+        return folder
+    options, usual = plan.options, RunOptions()
+    if (options.scenes, options.crowded) == (usual.scenes, usual.crowded):
+        return data.resolve_data("scenes")
+    # Val is that of the embedded set, picture by picture.
+    kind = "-crowded" if options.crowded else ""
+    folder = runtime.data_folder() / f"scenes-{options.scenes}{kind}"
+    return drawing.make_scenes(
+        folder, train=options.scenes, progress=plan.bars, crowded=options.crowded
+    )
 
 
-def _teach_parts(
-    reader: caption_parts.CaptionReader,
-    folder: Path,
-    packed: PackedCaptions,
-    text: np.ndarray,
+def read_data(
+    plan: Plan, folder: Path, encoder: TextEncoder
+) -> tuple[dict[str, PackedCaptions], dict[str, Any]]:
+    """Pack pictures and encode captions of train and val, by the name of the split."""
+    packed, text, photos = {}, {}, plan.settings.data != "scenes"
+    for split in ("train", "val"):
+        packed[split] = data.pack(
+            folder, split, plan.options.size, on_bad_image=plan.on_bad_image, progress=plan.bars
+        )
+        captions = packed[split].all_captions
+        if photos:
+            text_encoder.warn_if_cut(encoder, captions)
+        text[split] = text_encoder.embed_captions(
+            encoder, captions, progress=plan.bars, dtype="float16" if photos else "float32"
+        )
+    return packed, text
+
+
+def introduce(
+    plan: Plan,
+    objective: training.Objective,
+    packed: dict[str, PackedCaptions],
     encoder: TextEncoder,
-    bars: bool,
 ) -> None:
-    """Teach the generator's reader on the captions of the run, and on some drawn for it."""
-    drawn, stated = caption_parts.draw_captions(2 * len(text) // 5)
-    more = text_encoder.embed_captions(encoder, drawn, progress=bars)
-    share = caption_parts.teach(
-        reader,
-        np.concatenate([text, more]),
-        [*mismatched_captions.facts_of(folder, packed), *stated],
+    """Say what will be trained, on what, and where."""
+    config = plan.config
+    weights = {n: sum(p.numel() for p in m.parameters()) for n, m in objective.modules.items()}
+    told = ", ".join(f"{name} {number:,} weights" for name, number in weights.items())
+    say(f"{plan.options.model}: {told}, {config.steps:,} steps of {config.batch_size} images")
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in packed.items())
+    say(
+        f"data: {plan.settings.data}, images: {counts}; encoder: {encoder.name}; device: "
+        f"{plan.settings.device}"
     )
-    say(f"parts of captions: of {share:.1%} of them, everything is read")
+    say(f"processes: {os.environ.get('WORLD_SIZE', '1')}; Ctrl-C saves, --resume goes on")
 
 
-def _false_captions(
-    config: gan.GanConfig,
+def write_card(
+    plan: Plan,
     folder: Path,
     packed: PackedCaptions,
-    text: np.ndarray,
     encoder: TextEncoder,
-    progress: bool,
-) -> mismatched_captions.MismatchedCaptions | None:
-    """Return what draws false captions for a GAN's discriminator; None where none are shown."""
-    if not config.matching_aware:
-        return None
-    hard = None
-    if drawing.are_in(folder):
-        is_true = mismatched_captions.scenes_truth(folder, "train", packed)
-        if config.contradicting > 0:
-            wrong = mismatched_captions.contradicting_captions(folder, "train", packed, third=True)
-            hard = text_encoder.embed_captions(encoder, wrong, progress=progress)
-    else:
-        is_true = mismatched_captions.photos_truth(packed)
-    return mismatched_captions.MismatchedCaptions(
-        packed, text, is_true, hard, config.contradicting, config.false_captions
-    )
+    objective: training.Objective,
+    history: training.History,
+) -> dict[str, Any]:
+    """Say how the weights were made."""
+    again = [word for word in plan.args.argv if word not in ("--resume", "--restart")]
+    scenes = plan.settings.data == "scenes"
+    loss = history.validation_losses[-1]
+    card = {
+        "encoder": text_encoder.card_entry(encoder),
+        "data": "scenes" if scenes else folder.name,
+        "words": generation.training_words(packed.all_captions),
+        "trained_on": shared_pictures.learnt_from(data.find_data(folder, "train")),
+        "command": shlex.join(["python", "-m", "t2i_course", *again]),
+        "steps": plan.config.steps,
+        "seconds": round(history.seconds, 1),
+        "hardware": runtime.hardware(),
+        "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
+        "license": "Apache-2.0" if scenes else "as the training data allow",
+        "seed": plan.config.seed,
+    }
+    if "captioner" in objective.identity:
+        card["captioner"] = objective.identity["captioner"]
+    return card
 
 
-def _describing(
-    config: gan.GanConfig,
-    args: argparse.Namespace,
-    drawn: bool,
-    encoder: TextEncoder,
-    device: torch.device,
-) -> tuple[Callable[..., Tensor] | None, dict[str, str]]:
-    """Return what tells a GAN's generator how improbable its captions are, and what names it.
-
-    Raises:
-        FileNotFoundError, ValueError: it is not there, or is for other pictures or other tokens.
-    """
-    if not config.redescription:
-        if args.captioner:
-            raise ValueError("--captioner is for --set redescription=WEIGHT, which is 0")
-        return None, {}
-    if args.captioner is None and not drawn:
-        raise ValueError(
-            "the captioner that comes with the course knows scenes only: train one on these photos "
-            "with `python -m t2i_course metric-network captioner` and name it with --captioner"
-        )
-    network = captioner.load_captioner(encoder, args.captioner or captioner.NAME, device)
-    if network.image_size != args.size:
-        raise ValueError(
-            f"the captioner reads pictures of {network.image_size} pixels, this run draws "
-            f"{args.size}: train one with `python -m t2i_course metric-network captioner "
-            f"--size {args.size}`"
-        )
-    name = f"{Path(args.captioner or captioner.NAME).name} {network.fingerprint}"
-    return captioner.redescription(network, encoder), {"captioner": name}
+def save(
+    plan: Plan,
+    objective: training.Objective,
+    card: dict[str, Any],
+    history: training.History,
+    held: PackedCaptions,
+) -> None:
+    """Write the weights with their cards, and the ledger's rows, and say so."""
+    if (discriminator := objective.modules.get("discriminator")) is not None:
+        beside = checkpoints.discriminator_path(plan.output)
+        training.save_weights(beside, discriminator, card)
+    file = training.save_weights(plan.output, objective.modules["generator"], card)
+    kind = objective.identity["objective"]
+    say(f"validation loss: {history.validation_losses[-1]:.5f} ({kind}, averaged weights)")
+    say(f"weights: {file}")
+    if (ledger := report.check_name(plan.options.ledger)) is not None:
+        rows = ledger_rows(plan, ledger, history, card, held)
+        say(f"ledger: {report.add_rows(f'{ledger}.json', rows)}")
 
 
-def _measuring(
-    args: argparse.Namespace,
-    data: str,
-    run_folder: Path,
-    device: object,
-    log: Callable[[int, dict[str, float]], None] | None,
-) -> Callable[..., None]:
-    """Return what evaluates a generator and writes a line into the run's log.
-
-    All processes draw; the first one measures.
-    """
-    held = held_out.open_held_out(data, "val", args.size, args.on_bad_image, sys.stderr.isatty())
-    rows = held_out.choose_captions(held, args.evaluate_samples)
-    if first_process():
-        networks = protocol.load_networks(held, args.extractor, args.matcher, device=device)
-
-    def measure(step: int, generator: nn.Module, encoder: TextEncoder) -> None:
-        # Of photos, training keeps features in half precision; `evaluate` does not.
-        text = text_encoder.embed_for(generator, encoder, held.captions(rows), progress=False)
-        images = held_out.draw_together(generator, text)
-        if images is None:  # another process measures
-            return
-        pictures = held_out.GeneratedPictures(run_folder.name, images, rows, seeds=(0,))
-        found = protocol.evaluate(pictures, held, networks, references=False)
-        report.write_line(run_folder / report.LOG_FILE, step, found)
-        if log is not None:
-            log(step, {measure.metric: measure.estimate.value for measure in found.measures})
-        tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
-
-    return measure
-
-
-def _tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
+def tensorboard_log(plan: Plan) -> Callable[[int, dict[str, float]], None] | None:
     """Return what writes numbers for TensorBoard; a resumed run takes back what it says again."""
+    if not plan.options.tensorboard:
+        return None
     from torch.utils.tensorboard import SummaryWriter
 
     writers: list[SummaryWriter] = []
 
     def log(step: int, values: dict[str, float]) -> None:
         if not writers:
-            writers.append(SummaryWriter(str(folder), purge_step=step))
+            writers.append(SummaryWriter(str(plan.folder / "tensorboard"), purge_step=step))
         for name, value in values.items():
             writers[0].add_scalar(name, value, step)
 
     return log
 
 
-def _ledger_rows(
-    args: argparse.Namespace,
-    history: training.History,
-    config: training.TrainingConfig,
-    card: dict,
-    held: PackedCaptions,
+def ledger_rows(
+    plan: Plan, ledger: str, history: training.History, card: dict, held: PackedCaptions
 ) -> list[report.Row]:
     """Put what a run measured of itself into rows of the ledger."""
     common = {
-        "seeds": (config.seed,), "data": card["data"], "hardware": card["hardware"],
+        "seeds": (plan.config.seed,), "data": card["data"], "hardware": card["hardware"],
         "seconds": card["seconds"], "command": card["command"], "interval": None,
         "extractor": "none",
     }  # fmt: skip
@@ -396,7 +381,7 @@ def _ledger_rows(
         (f"{name}, mean of the last {last} steps", float(np.mean(values[-last:])), last, "train")
         for name, values in history.losses.items()
     ]
-    checked = min(config.validation_images, len(held))
+    checked = min(plan.config.validation_images, len(held))
     found += [
         ("loss on validation", history.validation_losses[-1], checked, "val"),
         ("images a second, median of the steps",
@@ -408,24 +393,9 @@ def _ledger_rows(
         found.append(("megabytes of memory, the most", most / 1e6, 1, "none"))
     return [
         report.Row(
-            id=f"{args.ledger}-train-{report.slug(metric.split(',')[0])}",
-            metric=f"{args.model}: {metric}", value=value, samples=samples, split=split, **common,
+            id=f"{ledger}-train-{report.slug(metric.split(',')[0])}",
+            metric=f"{plan.options.model}: {metric}", value=value, samples=samples, split=split,
+            **common,
         )
         for metric, value, samples, split in found
     ]  # fmt: skip
-
-
-def _look_for_a_run(state: Path, args: argparse.Namespace) -> None:
-    """Do what was asked for with a run that has begun before, or ask."""
-    if args.restart or not state.exists():  # these are of a run that is no more
-        (state.parent / report.LOG_FILE).unlink(missing_ok=True)
-        shutil.rmtree(state.parent / "tensorboard", ignore_errors=True)
-    if args.restart:
-        state.unlink(missing_ok=True)
-    elif state.exists() and not args.resume:
-        raise FileExistsError(
-            f"{state} holds a run of that name: add --resume to go on, --restart to begin anew, or "
-            "another --output"
-        )
-    elif args.resume and not state.exists():
-        note(f"nothing to resume in {state.parent}: beginning")

@@ -214,12 +214,20 @@ def train_network(
 
     Returns:
         The weights' file.
+
+    Raises:
+        ValueError: fewer than two pictures are held out.
     """
     place, folder = runtime.choose_device(device), resolve_data(data)
     train, val = (
         pack(folder, split, size, on_bad_image=on_bad_image, progress=progress)
         for split in ("train", "val")
     )
+    if len(val) < 2:  # they are to be told from each other, when all steps are done
+        raise ValueError(
+            f"{folder} has {len(val)} held-out picture, and 2 are needed at least: a tenth is "
+            "held out, so give 20 pictures or more"
+        )
     runtime.seed_everything(seed)
     task = prepare(Setting(folder, train, val, place, encoder, progress))
     start = time.perf_counter()

@@ -17,7 +17,6 @@ from t2i_course.scenes.authored_wordings import (
     stated_values,
     values_in,
 )
-from t2i_course.scenes.caption_parts import labels_of
 from t2i_course.scenes.wording import ENDS, UNSEEN_WORDS, VALUES, groups_of, word_facts
 
 
@@ -78,7 +77,6 @@ def test_every_caption_of_the_file_names_the_values_that_it_states_and_no_other(
         assert not wrongly_bound(caption, facts), caption
         assert caption.isascii() and caption == caption.lower()
         assert word_facts(facts, random.Random(0))  # the grammar can say it as well
-        labels_of(facts)
     kinds = Counter((len(groups_of(f)), bool(f["relations"])) for _, f in captions)
     wanted = [(1, False), (2, False), (2, True), (3, False), (3, True)]
     assert sorted(kinds) == wanted and min(kinds.values()) >= 40

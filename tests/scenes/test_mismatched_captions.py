@@ -115,6 +115,19 @@ def test_a_photos_own_captions_are_never_taken(packed):
     assert not is_true(starts[4], 3) and not is_true(starts[3] - 1, 3)
 
 
+def test_captions_with_the_words_of_a_photos_own_are_true_of_it(packed):
+    class Photos:
+        all_captions = ["A dog runs.", "a cat", "a dog  runs", "A CAT ", "a bird"]
+        caption_starts = np.array([0, 2, 3, 5])
+
+    is_true = photos_truth(Photos())
+    assert [[is_true(c, i) for c in range(5)] for i in range(3)] == [
+        [True, True, True, True, False],
+        [True, False, True, False, False],
+        [False, True, False, True, True],
+    ]
+
+
 def test_photos_have_no_scenes_and_other_captions_are_refused(small_scenes, tmp_path, packed):
     with pytest.raises(FileNotFoundError, match="only drawn scenes"):
         drawing.read_instances(tmp_path, "train")
