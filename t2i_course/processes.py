@@ -284,13 +284,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"another process is at work in {folder}: wait for its end, or name another "
-                "--output"
-            ) from None
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise BlockingIOError(
+            f"another process is at work in {folder}: wait for its end, or name another --output"
+        ) from None
+    try:
         yield
     finally:
         with contextlib.suppress(OSError):  # there is something in it

@@ -227,85 +227,6 @@ def test_hardware_is_one_line_with_the_cores():
     assert "\n" not in text and "-core" in text and ("GPU" in text or torch.cuda.is_available())
 
 
-def check(name):
-    (found,) = [check for check in runtime.check_environment() if check.name == name]
-    return found
-
-
-def test_every_requirement_has_a_line_and_every_failure_a_remedy():
-    checks = runtime.check_environment()
-    found = {check.name for check in checks}
-    for line in (CHECKOUT / "requirements.txt").read_text().splitlines():
-        if line and not line.startswith(("#", "-e")):
-            assert line.partition(">")[0] in found
-    assert {"python", "t2i-course", "device", "disk space", "text encoder"} <= found
-    assert all(check.remedy for check in checks if check.required and not check.ok)
-    assert all("\n" not in check.detail for check in checks)
-
-
-def test_this_environment_fits_the_requirements():
-    packages = runtime._check_packages()
-    assert [check for check in packages if not check.ok] == []
-
-
-def test_missing_and_outdated_packages_are_found(monkeypatch, tmp_path):
-    monkeypatch.setattr(runtime, "CHECKOUT", tmp_path)
-    lines = "# reason\nnumpy>=999,<1000\nno-such-package-here>=1,<2\npillow>=1\n"
-    (tmp_path / "requirements.txt").write_text(lines)
-    outdated, missing, fine = runtime._check_packages()
-    assert not outdated.ok and np.__version__ in outdated.detail
-    assert outdated.remedy == 'python -m pip install "numpy>=999,<1000"'
-    assert not missing.ok and missing.detail == "not installed"
-    assert fine.ok
-
-
-def test_bad_variable_is_a_line_not_a_traceback(monkeypatch):
-    monkeypatch.setenv("T2I_PROFILE", "quick")
-    assert not check("settings").ok and "quick" in check("settings").detail
-
-
-def test_empty_data_folder_lacks_encoder_and_weights(monkeypatch, tmp_path):
-    monkeypatch.setenv("T2I_HOME", str(tmp_path))
-    assert check("data folder").ok and names(tmp_path) == []
-    for name in ("text encoder", "trained weights"):
-        assert not check(name).ok and str(tmp_path) in check(name).remedy
-    assert not check("scenes").required
-    encoder = tmp_path / "encoders" / "caption-bert"
-    encoder.mkdir(parents=True)
-    (encoder / "config.json").touch()
-    assert check("text encoder").detail == "missing: model.safetensors"
-    (encoder / "model.safetensors").touch()
-    assert check("text encoder").ok
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "a.safetensors").touch()
-    assert "a.safetensors" in check("trained weights").detail and not check("trained weights").ok
-    (tmp_path / "checkpoints" / "a.json").touch()
-    assert check("trained weights").ok
-
-
-def test_missing_data_folder_is_a_line_not_a_traceback(monkeypatch, tmp_path):
-    monkeypatch.setenv("T2I_HOME", str(tmp_path / "gone"))
-    assert not check("data folder").ok
-
-
-def test_environment_is_checked_even_without_torch(tmp_path):
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
-    (tmp_path / "torchvision.py").write_text("import torch")
-    code = (
-        "from t2i_course.runtime import check_environment\n"
-        "print(*(c.detail for c in check_environment() if not c.ok), sep='\\n')"
-    )
-    path = os.pathsep.join([str(tmp_path), str(CHECKOUT)])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "no torch here" in done.stdout
-
-
 def test_import_of_the_package_loads_nothing_heavy():
     code = "import sys, t2i_course; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -330,3 +251,13 @@ def test_freed_memory_is_used_again():
         for how in ("keep", "default")
     }  # fmt: skip
     assert faults["keep"] < faults["default"] / 4
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+@pytest.mark.parametrize("write", [runtime.atomic_file, runtime.atomic_folder])
+def test_who_may_not_write_is_told_to_take_a_folder_of_their_own(tmp_path, write):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    for place in (closed / "a", closed / "new" / "a"):
+        with pytest.raises(PermissionError, match="set T2I_HOME"), write(place) as partial:
+            partial.touch()

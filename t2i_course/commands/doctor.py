@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2i_course import runtime
+from t2i_course import doctor
 
 
 def add_options(_: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_options(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Print a line for each requirement; return 1 if a required one fails."""
-    checks = runtime.check_environment()
+    checks = doctor.check_environment()
     width = max(len(check.name) for check in checks)
     for check in checks:
         status = "OK" if check.ok else "FAIL" if check.required else "optional"
