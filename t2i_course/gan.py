@@ -31,7 +31,7 @@ class GanConfig:
     """The ingredients. The ablation ladder goes through them one by one."""
 
     noise_dim: int = option(64, "Z, numbers of the noise")
-    width: int = option(16, "channels of the generator at S x S")
+    width: int = option(16, "channels of the GAN's generator at S x S")
     text_blocks: bool = option(True, "text in every block; else it enters at 4 x 4 only")
     matching_aware: bool = option(True, "show the discriminator false captions of real pictures")
     false_captions: int = option(3, "of each real picture, in a step")
@@ -47,8 +47,8 @@ class GanConfig:
     redescription: float = option(
         0.0, "weight of -log p(caption | generated picture), by a trained captioner"
     )
-    generator_rate: float = option(5e-4, "learning rate")
-    discriminator_rate: float = option(1e-3, "learning rate: two time scales (heusel2017fid)")
+    generator_rate: float = option(5e-4, "learning rate of the generator")
+    discriminator_rate: float = option(1e-3, "of the discriminator (heusel2017fid)")
 
     def __post_init__(self) -> None:
         """Raise ValueError for ingredients that are not known."""

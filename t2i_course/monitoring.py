@@ -1,6 +1,7 @@
 """What is looked at between the steps of a run: losses, the validation loss, drawn pictures.
 
-`Watch` stands beside the loop of `t2i_course.training` and says what is due.
+`Watch` stands beside the loop of `t2i_course.training` and says what is due. An objective and a
+config are those of that module.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,6 @@ from t2i_course import checkpoints
 from t2i_course.checkpoints import RunState
 from t2i_course.data import Batch, PackedCaptions, to_float
 from t2i_course.processes import Place
-
-if TYPE_CHECKING:
-    from t2i_course.training import Objective, TrainingConfig
 
 READ_EVERY = 10  # steps between two looks at the losses: each look waits for the device
 
@@ -47,9 +45,9 @@ def shown_networks(run: RunState) -> Iterator[dict[str, nn.Module]]:
 
 
 def validation_loss(
-    objective: Objective,
+    objective: Any,
     run: RunState,
-    config: TrainingConfig,
+    config: Any,
     place: Place,
     data: PackedCaptions,
     text: np.ndarray | Tensor,
@@ -91,7 +89,7 @@ def validation_loss(
 
 def record(
     run: RunState,
-    config: TrainingConfig,
+    config: Any,
     losses: list[dict[str, Tensor]],
     seconds: float,
     place: Place,
@@ -178,9 +176,9 @@ class Watch:
 
     def after_step(
         self,
-        objective: Objective,
+        objective: Any,
         run: RunState,
-        config: TrainingConfig,
+        config: Any,
         place: Place,
         bar: tqdm,
         stop: bool,

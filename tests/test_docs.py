@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from t2i_course import report
-from t2i_course.__main__ import build_parser
+from t2i_course.__main__ import COMMANDS, build_parser
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / "t2i_course"
@@ -38,9 +38,9 @@ def blocks(text, language):
 # The command line
 
 
-def subparsers() -> dict[str, argparse.ArgumentParser]:
-    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
-    return commands.choices
+def parser_of(name: str) -> argparse.ArgumentParser:
+    (commands,) = (a for a in build_parser(name)._actions if a.dest == "command")
+    return commands.choices[name]
 
 
 def options_of(parser: argparse.ArgumentParser) -> str:
@@ -58,13 +58,10 @@ def options_of(parser: argparse.ArgumentParser) -> str:
 
 def command_line_page() -> str:
     """The part of docs/command-line.md that the parser determines."""
-    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
-    summaries = {choice.dest: choice.help for choice in commands._choices_actions}
-    parts = [
-        f"\n## {name}\n\nTo {summaries[name]}.\n\n{options_of(parser)}".rstrip() + "\n"
-        for name, parser in commands.choices.items()
-    ]
-    return "".join(parts)
+    return "".join(
+        f"\n## {name}\n\nTo {told}.\n\n{options_of(parser_of(name))}".rstrip() + "\n"
+        for name, told in COMMANDS.items()
+    )
 
 
 def test_command_line_page_is_what_the_parser_says():
@@ -76,12 +73,13 @@ def test_command_line_page_is_what_the_parser_says():
 def test_every_command_of_a_page_can_be_parsed(page):
     for line in "\n".join(blocks(read(page), "bash")).splitlines():
         if found := COMMAND.search(line):
-            build_parser().parse_args(shlex.split(found[1]))
+            words = shlex.split(found[1])
+            build_parser(words[0]).parse_args(words)
 
 
 def test_every_command_is_a_file_and_every_folder_is_in_the_distribution():
     files = {path.stem for path in (PACKAGE / "commands").glob("*.py")}
-    assert {name.replace("-", "_") for name in subparsers()} <= files
+    assert {name.replace("-", "_") for name in COMMANDS} <= files
     folders = {path.parent for path in PACKAGE.glob("**/*.py")}
     assert all((folder / "__init__.py").is_file() for folder in folders), "setuptools needs it"
     assert 'include = ["t2i_course*"]' in read(CHECKOUT / "pyproject.toml")

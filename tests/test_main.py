@@ -925,13 +925,13 @@ def test_a_preset_gives_options_that_others_go_before(home):
 
     plain, chosen = plan(), plan("--preset", "val-hour", "--steps", "7", "--width", "8")
     assert (chosen.options.model, chosen.options.encoder) == ("gan", "bert-base-uncased")
-    assert (chosen.config.flips, chosen.on_bad_image) == (True, "skip")
-    assert (plain.config.flips, plain.on_bad_image) == (False, "raise")
+    assert (chosen.config.flips, chosen.options.on_bad_image) == (True, "skip")
+    assert (plain.config.flips, plain.options.on_bad_image) == (False, "raise")
     assert (chosen.config.steps, chosen.gan.width) == (7, 8)
     assert chosen.gan.augment == ("translation", "cutout")
     known = {e.name for part in (train.RunOptions, TrainingConfig, GanConfig) for e in fields(part)}
     for preset in train.PRESETS.values():
-        assert preset.keys() <= known | {"on_bad_image"}
+        assert preset.keys() <= known
 
 
 def test_every_field_of_a_configuration_that_has_a_help_is_an_option():

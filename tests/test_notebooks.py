@@ -319,16 +319,16 @@ def test_changed_method_of_a_class_is_noticed():
 
     longer = textwrap.dedent(inspect.getsource(Discriminator.forward))  # its docstring has lines
     assert drift(f"# package: t2i_course.gan.Discriminator\n{longer}") == []
-    method = textwrap.dedent(inspect.getsource(Discriminator.see))
+    method = textwrap.dedent(inspect.getsource(Discriminator.read))
     source = f"# package: t2i_course.gan.Discriminator\n{method}"
     assert drift(source) == []
-    assert drift(source.replace("layer(images)", "layer(-images)")) == ["see"]
-    assert drift(source.replace("def see", "def look")) == ["look"]
-    assert drift(source.replace("gan.Discriminator", "gan.TextGenerator")) == ["see"]
-    assert drift(source.replace("gan.Discriminator", "gan")) == ["see"]
-    assert drift(source + "\nDiscriminator.see = see") == ["Discriminator.see"]
+    assert drift(source.replace("product / 16", "product / 8")) == ["read"]
+    assert drift(source.replace("def read", "def look")) == ["look"]
+    assert drift(source.replace("gan.Discriminator", "gan.TextGenerator")) == ["read"]
+    assert drift(source.replace("gan.Discriminator", "gan")) == ["read"]
+    assert drift(source + "\nDiscriminator.read = read") == ["Discriminator.read"]
     with pytest.raises(AssertionError, match="more than definitions"):
-        drift(source + "\nprint(see)")
+        drift(source + "\nprint(read)")
 
 
 @pytest.mark.parametrize(

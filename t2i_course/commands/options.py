@@ -8,7 +8,7 @@ defaults can come after.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
@@ -20,8 +20,13 @@ def option_fields(config: type) -> list[Field]:
     return [entry for entry in fields(config) if "help" in entry.metadata]
 
 
-def add_fields(parser: argparse.ArgumentParser, config: type, title: str) -> None:
-    """Add an option for each field of a dataclass that is one, under a title."""
+def add_fields(
+    parser: argparse.ArgumentParser, config: type, title: str, by_model: Container[str] = ()
+) -> None:
+    """Add an option for each field of a dataclass that is one, under a title.
+
+    Of those in `by_model` the default is not the field's, but goes by what is trained.
+    """
     group = parser.add_argument_group(title)
     for entry in option_fields(config):
         default, told = entry.default, entry.metadata["help"]
@@ -42,7 +47,7 @@ def add_fields(parser: argparse.ArgumentParser, config: type, title: str) -> Non
             choices = entry.metadata["choices"] or None
             common |= {"type": kind, "choices": choices, "metavar": None if choices else "N"}
         if default is not None:
-            told += f"; default: {default}"
+            told += f"; default: {'by model' if entry.name in by_model else default}"
         group.add_argument(flag, help=told.replace("%", "%%"), **common)
 
 

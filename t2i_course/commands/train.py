@@ -19,7 +19,6 @@ from accelerate import PartialState
 from t2i_course import checkpoints, data, generation, report, runtime, text_encoder, training
 from t2i_course.commands import train_networks
 from t2i_course.commands.console import (
-    add_bad_image,
     add_common,
     add_data,
     first_process,
@@ -85,10 +84,12 @@ class RunOptions:
     )
     pooling: str = option("mean", "from its tokens to one vector", ("mean", "cls"))
     size: int = option(64, "side of the images, pixels")
-    scenes: int = option(
-        10_000, "training pictures, drawn on first use, where the data are scenes; flow: 50,000"
-    )
-    crowded: bool = option(False, "draw most of these scenes with three objects, as for flow")
+    on_bad_image: str = option(
+        "raise", "at a missing or damaged picture stop, or leave it out and say so",
+        ("raise", "skip"),
+    )  # fmt: skip
+    scenes: int = option(10_000, "training pictures, drawn on first use, where the data are scenes")
+    crowded: bool = option(False, "draw most of these scenes with three objects")
     captioner: str | None = option(
         None, "network for --redescription; default: captioner on scenes, none on photos", ("NAME",)
     )
@@ -113,14 +114,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "COCO's train2017, val-hour for an hour on val2017; what else is given goes "
         "before")  # fmt: skip
     add_data(parser)
-    add_bad_image(parser)
-    parser.set_defaults(on_bad_image=None)
     add_common(parser)
     both = parser.add_mutually_exclusive_group()
     both.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     both.add_argument("--restart", action="store_true", help="throw the last checkpoint away")
-    add_fields(parser, RunOptions, "the run")
-    add_fields(parser, TrainingConfig, "the loop; steps, rate and batch also go by the model")
+    own = {"steps", *(name for model in MODELS.values() for name in model.defaults)}
+    add_fields(parser, RunOptions, "the run", own)
+    add_fields(parser, TrainingConfig, "the loop", own)
     add_fields(parser, GanConfig, "gan and style")
     add_instruments(parser)
 
@@ -134,7 +134,6 @@ class Plan:
     options: RunOptions
     config: TrainingConfig
     gan: GanConfig
-    on_bad_image: str
     output: Path  # of the weights, without suffix
     folder: Path  # of the run
     bars: bool  # in a log file, bars would be thousands of lines
@@ -186,7 +185,6 @@ def read_plan(args: argparse.Namespace) -> Plan:
     output = checkpoints.check_output(options.output or f"my-{options.model}")
     return Plan(
         args, settings, options, config, gan,
-        args.on_bad_image or preset.get("on_bad_image", "raise"),
         output, runtime.data_folder() / "runs" / output.name, sys.stderr.isatty(),
     )  # fmt: skip
 
@@ -270,8 +268,12 @@ def read_data(
     packed, text, photos = {}, {}, plan.settings.data != "scenes"
     for split in ("train", "val"):
         packed[split] = data.pack(
-            folder, split, plan.options.size, on_bad_image=plan.on_bad_image, progress=plan.bars
-        )
+            folder,
+            split,
+            plan.options.size,
+            on_bad_image=plan.options.on_bad_image,
+            progress=plan.bars,
+        )  # fmt: skip
         captions = packed[split].all_captions
         if photos:
             text_encoder.warn_if_cut(encoder, captions)

@@ -111,7 +111,7 @@ def measuring(
     if not plan.config.evaluate_every:
         return None
     held = held_out.open_held_out(
-        plan.settings.data, "val", plan.options.size, plan.on_bad_image, plan.bars
+        plan.settings.data, "val", plan.options.size, plan.options.on_bad_image, plan.bars
     )
     rows = held_out.choose_captions(held, plan.options.evaluate_samples)
     if first_process():
