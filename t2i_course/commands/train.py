@@ -32,6 +32,7 @@ from t2i_course.gan import GanConfig
 from t2i_course.photos import shared_pictures
 from t2i_course.processes import locked_folder
 from t2i_course.scenes import drawing
+from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 from t2i_course.training import TrainingConfig, option
 
@@ -56,6 +57,9 @@ MODELS = {
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
     "gan": Model("gan", 10_000, 10_000, {}),  # a short run of it shows little
     "style": Model("style", 10_000, 10_000, {}),
+    "flow": Model("flow", 24_000, 24_000, {
+        "learning_rate": 1e-3, "batch_size": 48, "scenes": 50_000, "crowded": True,
+    }),
 }  # fmt: skip
 
 # Options for photos. The number of steps is for a GPU that sustains 20 TFLOP/s: a step takes 21.4
@@ -277,9 +281,10 @@ def read_data(
         captions = packed[split].all_captions
         if photos:
             text_encoder.warn_if_cut(encoder, captions)
-        text[split] = text_encoder.embed_captions(
-            encoder, captions, progress=plan.bars, dtype="float16" if photos else "float32"
-        )
+        text[split] = text_encoder.embed_for(
+            GENERATORS[plan.model.decoder], encoder, captions, progress=plan.bars,
+            dtype="float16" if photos else "float32",
+        )  # fmt: skip
     return packed, text
 
 

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from t2i_course import captioner, gan, image_decoder, report, text_encoder, training
 from t2i_course.commands.console import first_process
 from t2i_course.data import PackedCaptions
+from t2i_course.flow_matching import FlowGenerator, FlowMatching
 from t2i_course.metrics import held_out, protocol
 from t2i_course.scenes import mismatched_captions
 from t2i_course.style_decoder import GENERATORS
@@ -47,6 +48,9 @@ def build(
         redescribe, name = teacher or (None, "")
         objective = gan.Gan(plan.gan, encoder.width, size, false, GENERATORS[decoder], redescribe)
         objective.identity |= {"captioner": name} if teacher else {}
+    elif decoder == FlowGenerator.name:
+        network = FlowGenerator(encoder.width, size)
+        objective = FlowMatching(network, plan.config.learning_rate)
     else:
         network = image_decoder.build_decoder(decoder, text_dim=encoder.width, image_size=size)
         objective = training.MeanSquaredError(network, plan.config)
@@ -121,7 +125,7 @@ def measuring(
 
     def measure(step: int, generator: nn.Module, encoder: TextEncoder) -> None:
         # Of photos, training keeps features in half precision; `evaluate` does not.
-        text = text_encoder.embed_captions(encoder, held.captions(rows), progress=False)
+        text = text_encoder.embed_for(generator, encoder, held.captions(rows), progress=False)
         images = held_out.draw_together(generator, text)
         if images is None:  # another process measures
             return
