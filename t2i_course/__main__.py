@@ -27,6 +27,9 @@ COMMANDS = {
     "evaluate": "measure what a model draws",
     "encoder": "pre-train the small BERT, caption-bert",
     "metric-network": "train a network that measures pictures",
+    "sound": "hear a video of bouncing balls",
+    "clips": "draw clips of bouncing balls, with their true sound",
+    "train-sound": "train a network of video to audio",
 }
 
 

@@ -10,18 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from t2i_course import runtime
-from t2i_course.commands.console import say
+from t2i_course.commands.console import add_seed, say
 from t2i_course.photos.video_file import write_video
 from t2i_course.scenes import bouncing_balls
 
 SIDE = 256  # pixels
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add how many, and whereto."""
+    add = parser.add_argument
+    add("--output", metavar="FOLDER", required=True, help="a new folder")
+    add("--count", type=int, default=6, help="default: %(default)s")
+    add_seed(parser)
+
+
 def run(args: argparse.Namespace) -> int:
     """Write clips with their true sound, and a list of balls and impacts."""
     if args.count < 1:
         raise ValueError(f"--count {args.count}: one clip at least")
-    output, rng = Path(args.output).expanduser(), np.random.default_rng(args.seed)
+    output, rng = Path(args.output).expanduser(), np.random.default_rng(args.settings.seed)
     if output.exists():
         raise FileExistsError(f"{output} is there already: name a new folder")
     listed = []

@@ -17,11 +17,22 @@ if TYPE_CHECKING:
     from t2i_course.runtime import Settings
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed of all that is drawn at random."""
+    parser.add_argument("--seed", metavar="N", help="default: T2I_SEED, else 0")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add where it computes."""
+    parser.add_argument(
+        "--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE, else auto"
+    )
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command that computes."""
-    add = parser.add_argument
-    add("--seed", metavar="N", help="default: T2I_SEED, else 0")
-    add("--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE, else auto")
+    """Add seed and device."""
+    add_seed(parser)
+    add_device(parser)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import argparse
 import soundfile
 
 from t2i_course import runtime, video_to_audio
-from t2i_course.commands.console import note, say
+from t2i_course.commands.console import add_device, note, say
 from t2i_course.metrics.sound_accuracy import onsets
 from t2i_course.photos import video_file
 from t2i_course.scenes.bouncing_balls import SOUND_RATE, VIEW
@@ -20,6 +20,17 @@ KNOWS = (
 )
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the clip, what hears it, and what is written."""
+    add = parser.add_argument
+    add("clip", metavar="CLIP", help="a video file of any kind; its first 30 s are read")
+    add("--output", metavar="FILE.wav", default="sound.wav", help="default: %(default)s")
+    add("--video", metavar="FILE.mp4", help="the clip with its sound, too")
+    add("--model", metavar="NAME|PATH", default="video-to-audio", help="a name in "
+        "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
+    add_device(parser)
+
+
 def run(args: argparse.Namespace) -> int:
     """Read a clip, imagine its sound, write it; and the clip with it, if asked for."""
     output = video_file.check_suffix(args.output, SUFFIXES)
@@ -29,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     clip = video_file.read_video(args.clip, video_to_audio.SIDE)
     for remark in clip.notes:
         note(remark)
-    network, _ = video_to_audio.load_video_to_audio(args.model, runtime.choose_device(args.device))
+    network, _ = video_to_audio.load_video_to_audio(args.model, args.settings.device)
     spectrogram = video_to_audio.imagine(network, clip.frames, clip.times, clip.seconds)
     sound = video_to_audio.invert(spectrogram, round(clip.seconds * SOUND_RATE))
     with runtime.atomic_file(output) as partial:
