@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from t2i_course.commands.console import note, say
+from t2i_course.commands.console import add_bad_image, note, say
 from t2i_course.photos.convert import convert_table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the table, the pictures, and the new folder."""
     add = parser.add_argument
-    add("table", metavar="CAPTIONS.csv", help="a row a caption: file name, caption")
+    add("table", metavar="CAPTIONS.csv", help="file names and captions, by a header such as "
+        "image,caption, or as Flickr8k and Flickr30k have them")  # fmt: skip
     add("pictures", metavar="FOLDER", help="the file names are relative to it")
     add("--output", metavar="FOLDER", required=True, help="a new folder")
+    add_bad_image(parser)
 
 
 def run(args: argparse.Namespace) -> int:
