@@ -6,6 +6,7 @@ of the ledger in every page.
 
 import argparse
 import ast
+import graphlib
 import re
 import shlex
 from pathlib import Path
@@ -17,6 +18,7 @@ from t2i_course.__main__ import COMMANDS, build_parser
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / "t2i_course"
+PACKAGE_PAGE = CHECKOUT / "docs/package.md"
 PAGES = [CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/*.md")), CHECKOUT / "data/README.md"]
 MARKER = "<!-- What follows is written by `python tests/test_docs.py`. -->\n"
 COMMAND = re.compile(r"(?:python|launch .*|torchrun .*) -m t2i_course (.+)")
@@ -132,7 +134,7 @@ def test_settings_table_lists_every_variable_that_the_package_reads():
 
 
 def test_recording_command_keeps_times_and_widgets_out():
-    (block,) = [b for b in blocks(read(CHECKOUT / "docs/package.md"), "bash") if "--inplace" in b]
+    (block,) = [b for b in blocks(read(PACKAGE_PAGE), "bash") if "--inplace" in b]
     assert "record_timing=False" in block and "store_widget_state=False" in block
 
 
@@ -140,18 +142,18 @@ def test_recording_command_keeps_times_and_widgets_out():
 
 
 def modules_in_order() -> list[str]:
-    """The modules of the package as the layout lists them, from the first to the last.
+    """The modules of the package as the layout lists them: "runtime", ..., "scenes/oracle", ...
 
-    A row begins with names, "runtime" or "scenes/oracle", and goes on with what they are for.
+    A row begins with a name, or with names of a folder that stands above them, and goes on with
+    what they are for.
     """
-    lines = read(CHECKOUT / "docs/package.md").splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("    t2i_course/")) + 1
-    names = []
-    for line in lines[start:]:
-        if not line.startswith(" " * 8):
-            break
-        if row := re.match(r" {8}([\w/]+(?:, [\w/]+)*),?(?:  |$)", line):
-            names += row[1].split(", ")
+    layout = re.search(r"^    t2i_course/\n(.*?)^    tests/", read(PACKAGE_PAGE), re.S | re.M)[1]
+    names, folder = [], ""
+    for indent, row, slash in re.findall(r"^( {8}| {12})(\w[\w, ]*?)(/?)(?: {2}|$)", layout, re.M):
+        if len(indent) == 8:
+            folder = f"{row}/" if slash else ""
+        if not slash:
+            names += [folder + name for name in row.split(", ")]
     return names
 
 
@@ -173,13 +175,24 @@ def test_layout_lists_every_module_once():
     assert sorted(modules_in_order()) == sorted(n for n in names if not n.startswith("commands/"))
 
 
-def test_modules_import_only_from_those_above_them():
+def test_modules_in_front_import_from_those_above_and_no_module_in_a_circle():
     order = modules_in_order()
-    for position, name in enumerate(order):
-        source = read(PACKAGE / f"{name}.py")
-        assert "t2i_course.commands" not in source, f"{name} imports from commands"
-        for other in imported(source, set(order)):
-            assert order.index(other) < position, f"{name} imports {other}"
+    sources = {name: read(PACKAGE / f"{name}.py") for name in order}
+    graph = {name: imported(source, set(order)) for name, source in sources.items()}
+    for name in order:
+        assert "t2i_course.commands" not in sources[name], f"{name} imports from commands"
+        above = order[: order.index(name)]
+        for other in graph[name]:
+            if "/" not in name + other:
+                assert other in above, f"{name} imports {other}"
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_modules_that_the_flow_of_train_names_are_there():
+    flow = re.search(r"^    options  .*?^    rows.*?$", read(PACKAGE_PAGE), re.S | re.M)[0]
+    named = re.findall(r"^ {4} *[a-z|].*? {2}([a-z_/]+) {2}", flow, re.MULTILINE)
+    assert len(named) >= 10
+    assert [name for name in named if not (PACKAGE / f"{name}.py").is_file()] == []
 
 
 @pytest.mark.parametrize(
