@@ -137,6 +137,16 @@ def test_every_reference_has_author_title_year_and_place():
         )
 
 
+def test_references_are_those_that_are_cited():
+    places = ["notebooks/*.ipynb", "docs/*.md", "t2i_course/**/*.py", "benchmarks/*.py"]
+    text = "".join(file.read_text("utf-8") for place in places for file in CHECKOUT.glob(place))
+    bibliography = (CHECKOUT / "references.bib").read_text(encoding="utf-8")
+    keys = set(re.findall(r"^@\w+\{(\S+),", bibliography, re.MULTILINE))
+    assert keys == set(re.findall(r"\b[a-z]+(?:19|20)\d\d[a-z]\w*", text))
+    titles = re.findall(r"^  title = \{(.+)\}", bibliography, re.MULTILINE)
+    assert len({re.sub(r"\W", "", title).lower() for title in titles}) == len(titles), "twins"
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_what_the_course_makes_is_kept_out_of_git_and_what_it_ships_is_not():
     if not (CHECKOUT / ".git").exists():
