@@ -333,6 +333,128 @@ class FactReader(nn.Module):
         return torch.stack(losses).mean()
 
 
+class Pretraining:
+    """The parts of a run: a tokenizer, a BERT, what reads its features, and the captions."""
+
+    def __init__(
+        self, images: list[list[str]], scratch: Path, scenes: bool, batch_size: int, seed: int,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        """Learn the vocabulary, and build the networks; `scratch` gets the tokenizer's files."""
+        self.generator = runtime.seed_everything(seed)
+        self.rng = random.Random(f"caption-bert {seed}")
+        self.images, self.scenes, self.batch_size, self.seed = images, scenes, batch_size, seed
+        texts = [_draw_pair(self.rng)[0] for _ in range(20_000 if scenes else 0)]
+        texts += [w for _, held_out in WORDS.values() for w in held_out] * 3 if scenes else []
+        self.tokenizer = train_tokenizer(texts + [c for of in images for c in of], scratch)
+        config = BertConfig(
+            vocab_size=len(self.tokenizer),
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=512,
+            max_position_embeddings=MAX_TOKENS,
+            type_vocab_size=1,
+            hidden_dropout_prob=0.0,  # the grammar never runs out of captions: nothing to overfit
+            attention_probs_dropout_prob=0.0,
+            pad_token_id=self.tokenizer.pad_token_id,
+            attn_implementation="eager",
+        )
+        self.model = BertForMaskedLM(config).to(device).train()
+        self.reader = FactReader(config.hidden_size).to(device)
+        self.losses: dict[str, list[float]] = {name: [] for name in STAGES}
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Sentence features [N, D], and words of a few captions of like length at a time.
+
+        Each part is rows [n] of the captions, words [n, T, D] and their mask [n, T].
+        """
+        order = torch.tensor(sorted(range(len(texts)), key=lambda row: len(texts[row])))
+        parts = []
+        for rows in order.split(48):
+            tokens = _tokenize(self.tokenizer, [texts[row] for row in rows]).to(self.model.device)
+            words = self.model.bert(**tokens).last_hidden_state.float()
+            parts.append((rows, words, tokens["attention_mask"]))
+        features = torch.cat([masked_mean(words, mask) for _, words, mask in parts])
+        return features[order.argsort()], parts
+
+    def pair_losses(self, read: bool) -> tuple[Tensor, Tensor | None]:
+        """The contrastive loss of a new batch, and, if wanted, that of reading its facts."""
+        device = self.model.device
+        batch = _contrastive_batch(self.images, self.rng, self.batch_size, self.scenes)
+        texts = batch.anchors + batch.positives + batch.negatives
+        features, parts = self.encode(texts)
+        pairs, drawn = len(batch.anchors), len(batch.negatives)
+        anchors, positives, negatives = features.split([pairs, pairs, drawn])
+        loss = contrastive_loss(anchors, positives, negatives, batch.same.to(device))
+        if not read:
+            return loss, None
+        targets = torch.full((len(texts), len(self.reader.answers)), IGNORED)
+        rows = torch.cat([torch.arange(drawn) + start for start in (0, pairs, 2 * pairs)])
+        targets[rows] = self.reader.targets(batch.facts)  # captions of COCO, after those, have none
+        with torch.autocast(device.type, enabled=False):
+            return loss, self.reader(features, parts, targets.to(device))
+
+    def loss(self, stage: str, batches: Iterator[list[str]]) -> tuple[Tensor, Tensor]:
+        """The loss of a step, and the part of it that is recorded."""
+
+        def masked_words(captions: list[str]) -> Tensor:
+            tokens = _tokenize(self.tokenizer, captions)
+            return _masked_word_loss(self.model, tokens, self.tokenizer, self.generator)
+
+        if stage == "masked words":
+            loss = masked_words(next(batches))
+            return loss, loss
+        if stage == "contrastive":
+            shown, _ = self.pair_losses(read=False)
+            return shown + 0.1 * masked_words(next(batches)[-self.batch_size // 4 :]), shown
+        contrast, shown = self.pair_losses(read=True)
+        return shown + 0.3 * contrast, shown
+
+    def run(self, stage: str, steps: int, rate: float, progress: bool) -> None:
+        """Train by one stage: AdamW, the rate rising and then falling along a cosine."""
+        self.rng.seed(f"caption-bert {self.seed} {stage}")
+        device = self.model.device
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=runtime.bf16_pays(device))
+        weights = [*self.model.parameters(), *self.reader.parameters()]
+        optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01)
+        schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
+        batches = _masked_word_batches(self.images, self.rng, self.batch_size, self.scenes)
+        for _ in (bar := tqdm(range(steps), desc=stage, disable=not progress)):
+            with autocast:
+                loss, shown = self.loss(stage, batches)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            schedule.step()
+            self.losses[stage].append(shown.item())
+            bar.set_postfix(loss=f"{self.losses[stage][-1]:.3f}")
+
+    def last_losses(self) -> dict[str, float]:
+        """Means of the last hundred steps of the stages that were run."""
+        found = {name: float(np.mean(v[-100:])) for name, v in self.losses.items() if v}
+        return {name: round(value, 4) for name, value in found.items()}
+
+
+def _card(images: list[list[str]], scenes: bool, coco: bool) -> dict[str, Any]:
+    """What the model card says of architecture and data."""
+    number = f"{sum(map(len, images))}{' COCO' if coco else ''} captions of {len(images)} images"
+    drawn = (
+        "captions of the course's grammar, freer wordings of a second grammar and of six authors, "
+        "language models (all shape and colour pairs; text alone)"
+    )
+    return {
+        "model": "BertModel, 4 layers, 256 wide, pre-trained from nothing",
+        "data": ", and ".join([drawn] * scenes + [number] * bool(images)),
+        "credit": "COCO captions: Chen et al., 2015, Microsoft COCO Captions; annotations by the "
+        "COCO Consortium, CC BY 4.0, cocodataset.org" if coco else "none needed",
+        "note": "the COCO captions are of val2017: do not report retrieval or captioning figures "
+        "on val2017 with this encoder without saying so" if coco else "",
+        "license": "CC BY 4.0" if scenes else "as the captions allow",
+    }  # fmt: skip
+
+
 def pretrain(
     captions_files: Sequence[Path | str] = (),
     output: Path | str | None = None,
@@ -381,126 +503,28 @@ def pretrain(
     images = read_captions(captions_files)
     if not (scenes or images):
         raise ValueError("nothing to learn from: name a file of captions, or learn scenes, too")
-    chosen = runtime.choose_device(device)
-    generator = runtime.seed_everything(seed)
-    rng = random.Random(f"caption-bert {seed}")
     start = time.monotonic()
     scratch = folder.with_name(folder.name + ".vocabulary")
     scratch.mkdir(parents=True, exist_ok=True)
-    texts = [_draw_pair(rng)[0] for _ in range(20_000 if scenes else 0)]
-    texts += [word for _, held_out in WORDS.values() for word in held_out] * 3 if scenes else []
-    tokenizer = train_tokenizer(texts + [c for captions in images for c in captions], scratch)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=512,
-        max_position_embeddings=MAX_TOKENS,
-        type_vocab_size=1,
-        hidden_dropout_prob=0.0,  # the grammar never runs out of captions: nothing to overfit
-        attention_probs_dropout_prob=0.0,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",
-    )
-    model = BertForMaskedLM(config).to(chosen).train()
-    autocast = torch.autocast(chosen.type, dtype=torch.bfloat16, enabled=runtime.bf16_pays(chosen))
-    card = {
-        "model": "BertModel, 4 layers, 256 wide, pre-trained from nothing",
-        "data": ("captions of the course's grammar, freer wordings of a second grammar and of six "
-        "authors, language models (all shape and colour pairs; text alone), and " if scenes else "")
-        + f"{sum(map(len, images))} COCO captions of {len(images)} images",
-        "credit": "COCO captions: Chen et al., 2015, Microsoft COCO Captions; annotations by the "
-        "COCO Consortium, CC BY 4.0, cocodataset.org" if images else "none needed",
-        "note": "the COCO captions are of val2017: do not report retrieval or captioning figures "
-        "on val2017 with this encoder without saying so" if images else "",
-        "seed": seed,
-        "batch_size": batch_size,
-        "command": command,
-        "hardware": runtime.hardware(),
-        "torch": torch.__version__,
-        "license": "CC BY 4.0",
+    run = Pretraining(images, scratch, scenes, batch_size, seed, runtime.choose_device(device))
+    card = _card(images, scenes, coco=scenes and bool(images)) | {
+        "seed": seed, "batch_size": batch_size, "command": command,
+        "hardware": runtime.hardware(), "torch": torch.__version__,
     }  # fmt: skip
-    losses: dict[str, list[float]] = {name: [] for name in STAGES}
-    reader = FactReader(config.hidden_size).to(chosen)
-
-    def encode(texts: list[str]) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-        """Sentence features [N, D], and words of a few captions of like length at a time.
-
-        Each part is rows [n] of the captions, words [n, T, D] and their mask [n, T].
-        """
-        order = torch.tensor(sorted(range(len(texts)), key=lambda row: len(texts[row])))
-        parts = []
-        for rows in order.split(48):
-            tokens = _tokenize(tokenizer, [texts[row] for row in rows]).to(chosen)
-            words = model.bert(**tokens).last_hidden_state.float()
-            parts.append((rows, words, tokens["attention_mask"]))
-        features = torch.cat([masked_mean(words, mask) for _, words, mask in parts])
-        return features[order.argsort()], parts
-
-    def pair_losses(read: bool) -> tuple[Tensor, Tensor | None]:
-        """The contrastive loss of a new batch, and, if wanted, that of reading its facts."""
-        batch = _contrastive_batch(images, rng, batch_size, scenes)
-        texts = batch.anchors + batch.positives + batch.negatives
-        features, parts = encode(texts)
-        pairs, drawn = len(batch.anchors), len(batch.negatives)
-        anchors, positives, negatives = features.split([pairs, pairs, drawn])
-        loss = contrastive_loss(anchors, positives, negatives, batch.same.to(chosen))
-        if not read:
-            return loss, None
-        targets = torch.full((len(texts), len(reader.answers)), IGNORED)
-        rows = torch.cat([torch.arange(drawn) + start for start in (0, pairs, 2 * pairs)])
-        targets[rows] = reader.targets(batch.facts)  # captions of COCO, after those, have none
-        with torch.autocast(chosen.type, enabled=False):
-            return loss, reader(features, parts, targets.to(chosen))
-
-    def run(steps: int, stage: str, rate: float) -> None:
-        rng.seed(f"caption-bert {seed} {stage}")
-        weights = [*model.parameters(), *reader.parameters()]
-        optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01)
-        schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
-        batches = _masked_word_batches(images, rng, batch_size, scenes)
-        for _ in (bar := tqdm(range(steps), desc=stage, disable=not progress)):
-            with autocast:
-                if stage == "masked words":
-                    tokens = _tokenize(tokenizer, next(batches))
-                    loss = shown = _masked_word_loss(model, tokens, tokenizer, generator)
-                elif stage == "contrastive":
-                    shown, _ = pair_losses(read=False)
-                    tokens = _tokenize(tokenizer, next(batches)[-batch_size // 4 :])
-                    loss = shown + 0.1 * _masked_word_loss(model, tokens, tokenizer, generator)
-                else:
-                    contrast, shown = pair_losses(read=True)
-                    loss = shown + 0.3 * contrast
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            losses[stage].append(shown.item())
-            bar.set_postfix(loss=f"{losses[stage][-1]:.3f}")
-
-    def save(target: Path, steps: dict[str, int]) -> None:
+    stages = [
+        (STAGES[0], mlm_steps, 5e-4, masked_words),
+        (STAGES[1], contrastive_steps, 3e-4, contrastive if scenes else folder),
+        (STAGES[2], reading_steps, 5e-4, folder),
+    ][: 3 if scenes else 2]  # other captions have no facts to read
+    done: dict[str, int] = {}
+    for stage, steps, rate, target in stages:
+        run.run(stage, steps, rate, progress)
+        done[stage] = steps
         with runtime.atomic_folder(target) as unfinished:
             for file in scratch.iterdir():
                 shutil.copy(file, unfinished)
-            content = card | {
-                "steps": steps,
-                "seconds": round(time.monotonic() - start),
-                "losses": {
-                    name: round(float(np.mean(values[-100:])), 4)
-                    for name, values in losses.items()
-                    if values
-                },
-            }
-            write_encoder(unfinished, model.bert, content)
-
-    steps = dict(zip(STAGES, (mlm_steps, contrastive_steps, reading_steps), strict=True))
-    stages = list(zip(STAGES, (5e-4, 3e-4, 5e-4), (masked_words, contrastive, folder), strict=True))
-    if not scenes:  # no facts to read
-        stages = [stages[0], (STAGES[1], 3e-4, folder)]
-    for stage, rate, target in stages:
-        run(steps[stage], stage, rate)
-        save(target, {name: steps[name] for name in STAGES[: STAGES.index(stage) + 1]})
+            seconds = round(time.monotonic() - start)
+            told = {"steps": dict(done), "seconds": seconds, "losses": run.last_losses()}
+            write_encoder(unfinished, run.model.bert, card | told)
     shutil.rmtree(scratch)
     return folder

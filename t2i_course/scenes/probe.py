@@ -61,8 +61,12 @@ def _sorted_groups(facts: Facts, groups: list[list[int]]) -> list[int]:
     return sorted(range(len(groups)), key=rank)
 
 
-def stated_labels(facts: Facts) -> dict[str, str]:
+def stated_labels(facts: Facts, lists: bool = False) -> dict[str, str]:
     """Everything a caption states, as one label for each question that can be put to it.
+
+    Args:
+        facts: what it states.
+        lists: ask of things without places, too, what each is like, in the order of `VALUES`.
 
     Returns:
         For example {"background": "white", "count": "2", "2: arrangement": "2 left of",
@@ -70,7 +74,7 @@ def stated_labels(facts: Facts) -> dict[str, str]:
     """
     groups = groups_of(facts)
     arrangement, roles = roles_of(facts)
-    if not roles:  # a list says of no thing where it is: it is read in one order
+    if lists and not roles:
         names = ("first", "second", "third")
         roles = dict(zip(_sorted_groups(facts, groups), names, strict=False))
     labels = {
