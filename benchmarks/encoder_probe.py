@@ -1,19 +1,24 @@
-"""Probe text encoders: which stated facts a linear classifier reads from the sentence features.
+"""Probe text encoders: which stated facts are read from sentence and word features.
 
     python benchmarks/encoder_probe.py            prints the figures
     python benchmarks/encoder_probe.py --ledger   writes them to data/results/encoder.json, too
 
-Classifiers are trained on captions of random scenes and measured on the held-out captions of val:
-`seen` in the words that train uses, `unseen` in the words that it never uses.
+The sentence is read by linear classifiers, the words by one layer of attention; both learn on
+captions of random scenes. They are measured on the held-out captions of val, `seen` in the words
+that train uses, `unseen` in words that it never uses; on `free` wordings of the same facts; and on
+sentences of `authors` that the encoder was not trained with, with other values.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import random
 import time
 
 from t2i_course import report, runtime
-from t2i_course.scenes import drawing, probe
+from t2i_course.scenes import authored_wordings, drawing, probe
+from t2i_course.scenes.free_wording import word_freely
 from t2i_course.text_encoder import TextEncoder
 
 ENCODERS = {  # the second is not in git: `python -m t2i_course encoder` leaves it
@@ -21,6 +26,22 @@ ENCODERS = {  # the second is not in git: `python -m t2i_course encoder` leaves 
     "caption-bert-contrastive": "contrastive",
     "caption-bert": "final",
 }
+
+
+READINGS = {"sentence": probe.probe_encoder, "words": probe.probe_words}
+
+
+def captions_by_wording(entries: list[dict]) -> dict[str, tuple[list[str], list[dict]]]:
+    """Captions and their facts, by how they are worded; `entries` are the grammar's of val."""
+    rng, sets = random.Random("encoder probe"), {}
+    for wording in ("seen", "unseen"):
+        chosen = [entry for entry in entries if entry["wording"] == wording]
+        sets[wording] = [e["caption"] for e in chosen], [e["facts"] for e in chosen]
+    facts = [entry["facts"] for entry in entries[::5]]
+    sets["free"] = [word_freely(f, rng) for f in facts], facts
+    drawn = [authored_wordings.draw(rng, held_out=True) for _ in range(2000)]
+    sets["authors"] = [caption for caption, _ in drawn], [f for _, f in drawn]
+    return sets
 
 
 def kind_of(question: str) -> str:
@@ -37,17 +58,16 @@ def main() -> None:
     arguments = parser.parse_args()
     held_out = drawing.read_captions(drawing.make_scenes(), "val")
     rows = []
+    sets = captions_by_wording(held_out)
     for name in arguments.encoder or ENCODERS:
         encoder = TextEncoder(name)
-        for wording in ("seen", "unseen"):
-            chosen = [entry for entry in held_out if entry["wording"] == wording]
-            texts = [entry["caption"] for entry in chosen]
+        for wording, reading in itertools.product(sets, READINGS):
+            texts, facts = sets[wording]
             start = time.perf_counter()
-            facts = [entry["facts"] for entry in chosen]
-            results = probe.probe_encoder(encoder, texts, facts, arguments.train)
+            results = READINGS[reading](encoder, texts, facts, arguments.train)
             seconds = time.perf_counter() - start
             kinds = sorted({kind_of(question) for question in results})
-            print(f"\n{name}, {wording} words, {len(texts)} captions, {seconds:.0f} s")
+            print(f"\n{name}, {reading}, {wording}, {len(texts)} captions, {seconds:.0f} s")
             for kind in [*kinds, "all"]:
                 asked = {q: r for q, r in results.items() if kind in ("all", kind_of(q))}
                 number = sum(n for _, n in asked.values())
@@ -55,13 +75,14 @@ def main() -> None:
                 worst = min(asked, key=lambda q: asked[q][0])
                 print(f"  {kind:12} {mean:7.2%}  worst {asked[worst][0]:7.2%} ({worst})")
                 common = {
-                    "samples": number, "seeds": (0,), "interval": None, "extractor": "linear probe",
-                    "split": f"val captions, {wording} words", "data": "scenes",
+                    "samples": number, "seeds": (0,), "interval": None,
+                    "extractor": f"probe of the {reading}",
+                    "split": f"captions, {wording}", "data": "scenes",
                     "hardware": runtime.hardware(), "seconds": seconds,
                     "command": "python benchmarks/encoder_probe.py --ledger",
                 }  # fmt: skip
-                label = f"encoder-probe-{ENCODERS.get(name, 'other')}-{wording}-{kind}"
-                metric = f"{kind} facts read right by a linear probe, share"
+                label = f"encoder-probe-{ENCODERS.get(name, 'other')}-{reading}-{wording}-{kind}"
+                metric = f"{kind} facts read right from the {reading} by a probe, share"
                 rows += [
                     report.Row(id=label, metric=metric, value=mean, **common),
                     report.Row(

@@ -30,9 +30,9 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer, get_cosine_
 
 from t2i_course import runtime
 from t2i_course.scenes import authored_wordings
-from t2i_course.scenes.drawing import sample_captions, sample_facts
+from t2i_course.scenes.drawing import sample_facts
 from t2i_course.scenes.free_wording import word_freely
-from t2i_course.scenes.probe import stated_labels
+from t2i_course.scenes.probe import IGNORED, FactReader
 from t2i_course.scenes.wording import WORDS, Facts, contradict, groups_of, word_facts
 from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean, write_encoder
 
@@ -41,7 +41,6 @@ MAX_TOKENS = 64
 TEMPERATURE = 0.05
 STAGES = ("masked words", "contrastive", "reading")
 STAGE_ENDINGS = ("-masked-words", "-contrastive")  # of the folders after the first two stages
-IGNORED = -100  # cross_entropy leaves these positions out
 
 
 def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
@@ -259,78 +258,6 @@ def _contrastive_batch(
         keys.append(f"image {number}")
     same = torch.tensor([[a == b for b in keys] for a in keys])
     return ContrastiveBatch(anchors, positives, negatives, same, facts + facts + others)
-
-
-class FactReader(nn.Module):
-    """Answers to the questions of `probe.stated_labels`, from the sentence and from the words.
-
-    The sentence feature goes through a linear layer. For each question a query attends to the word
-    features (one layer, one head), and a linear layer of its own reads what it gathers.
-    """
-
-    def __init__(self, width: int) -> None:
-        """Collect questions and answers from 20,000 captions of the grammar."""
-        super().__init__()
-        answers: dict[str, set[str]] = {}
-        for facts in sample_captions(20_000, seed=0)[1]:
-            for question, label in stated_labels(facts).items():
-                answers.setdefault(question, set()).add(label)
-        self.answers = {q: sorted(labels) for q, labels in sorted(answers.items())}
-        self.sizes = [len(labels) for labels in self.answers.values()]
-        total = sum(self.sizes)
-        self.sentence_head = nn.Linear(width, total)
-        self.queries = nn.Parameter(torch.randn(len(self.sizes), width) * width**-0.5)
-        self.key = nn.Linear(width, width)
-        self.word_head = nn.Linear(width, total)
-
-    def targets(self, facts: list[Facts]) -> Tensor:
-        """The number of each stated answer, [N, Q]; `IGNORED` where a question is not asked."""
-        rows = []
-        for stated in facts:
-            labels = stated_labels(stated)
-            rows.append([
-                known.index(labels[question]) if labels.get(question) in known else IGNORED
-                for question, known in self.answers.items()
-            ])  # fmt: skip
-        return torch.tensor(rows)
-
-    def from_sentence(self, sentence: Tensor) -> list[Tensor]:
-        """Logits of each question's answers from sentences [N, D]."""
-        return list(self.sentence_head(sentence).split(self.sizes, dim=1))
-
-    def from_words(self, words: Tensor, mask: Tensor) -> list[Tensor]:
-        """The same from words [N, T, D] and their mask [N, T]."""
-        scores = self.key(words) @ self.queries.T * words.shape[-1] ** -0.5  # [N, T, Q]
-        scores = scores.masked_fill(mask[:, :, None] == 0, -torch.inf)
-        gathered = torch.einsum("ntq,ntd->qnd", scores.softmax(dim=1), words)  # [Q, N, D]
-        parts = zip(
-            gathered,
-            self.word_head.weight.split(self.sizes),
-            self.word_head.bias.split(self.sizes),
-            strict=True,
-        )
-        return [functional.linear(rows, weight, bias) for rows, weight, bias in parts]
-
-    def forward(
-        self, sentence: Tensor, parts: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor
-    ) -> Tensor:
-        """Mean cross-entropy of the two readings over the questions that the batch asks.
-
-        Args:
-            sentence: [N, D].
-            parts: rows [n] of the captions, their words [n, T, D] and mask [n, T], of all N.
-            targets: [N, Q].
-        """
-        order = torch.cat([rows for rows, _, _ in parts]).argsort()
-        found = [self.from_words(words, mask) for _, words, mask in parts]
-        from_words = [torch.cat(logits)[order] for logits in zip(*found, strict=True)]
-        losses = []
-        for reading in (self.from_sentence(sentence), from_words):
-            for column, logits in zip(targets.T, reading, strict=True):
-                asked = column != IGNORED
-                if asked.any():
-                    losses.append(functional.cross_entropy(logits[asked], column[asked]))
-        return torch.stack(losses).mean()
 
 
 class Pretraining:

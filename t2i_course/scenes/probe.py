@@ -12,13 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course.scenes.drawing import sample_facts
+from t2i_course.scenes.drawing import sample_captions, sample_facts
 from t2i_course.scenes.wording import ATTRIBUTES, ENDS, VALUES, Facts, groups_of, word_facts
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_encoder import TextEncoder, embed_captions, embed_words
 
 UNSTATED = "unstated"
+IGNORED = -100  # cross_entropy leaves these targets out
 
 
 def roles_of(facts: Facts) -> tuple[str, dict[int, str]]:
@@ -108,7 +110,7 @@ def probe_captions(count: int, seed: int = 0) -> tuple[list[str], list[Facts]]:
     return captions, chosen
 
 
-def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Multinomial logistic regression by L-BFGS with a small weight decay.
 
     Args:
@@ -123,7 +125,7 @@ def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> to
     weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=120, line_search_fn="strong_wolfe")
 
-    def closure() -> torch.Tensor:
+    def closure() -> Tensor:
         optimizer.zero_grad()
         loss = functional.cross_entropy(inputs @ weights, labels) + 1e-4 * weights.square().sum()
         loss.backward()
@@ -188,3 +190,124 @@ def probe_encoder(
         embed_captions(encoder, list(captions), progress=False),
         facts,
     )
+
+
+class FactReader(nn.Module):
+    """Answers to the questions of `probe.stated_labels`, from the sentence and from the words.
+
+    The sentence feature goes through a linear layer. For each question a query attends to the word
+    features (one layer, one head), and a linear layer of its own reads what it gathers.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Collect questions and answers from 20,000 captions of the grammar."""
+        super().__init__()
+        answers: dict[str, set[str]] = {}
+        for facts in sample_captions(20_000, seed=0)[1]:
+            for question, label in stated_labels(facts, lists=True).items():
+                answers.setdefault(question, set()).add(label)
+        self.answers = {q: sorted(labels) for q, labels in sorted(answers.items())}
+        self.sizes = [len(labels) for labels in self.answers.values()]
+        total = sum(self.sizes)
+        self.sentence_head = nn.Linear(width, total)
+        self.queries = nn.Parameter(torch.randn(len(self.sizes), width) * width**-0.5)
+        self.key = nn.Linear(width, width)
+        self.word_head = nn.Linear(width, total)
+
+    def targets(self, facts: list[Facts]) -> Tensor:
+        """The number of each stated answer, [N, Q]; `IGNORED` where a question is not asked."""
+        rows = []
+        for stated in facts:
+            labels = stated_labels(stated, lists=True)
+            rows.append([
+                known.index(labels[question]) if labels.get(question) in known else IGNORED
+                for question, known in self.answers.items()
+            ])  # fmt: skip
+        return torch.tensor(rows)
+
+    def from_sentence(self, sentence: Tensor) -> list[Tensor]:
+        """Logits of each question's answers from sentences [N, D]."""
+        return list(self.sentence_head(sentence).split(self.sizes, dim=1))
+
+    def from_words(self, words: Tensor, mask: Tensor) -> list[Tensor]:
+        """The same from words [N, T, D] and their mask [N, T]."""
+        scores = self.key(words) @ self.queries.T * words.shape[-1] ** -0.5  # [N, T, Q]
+        scores = scores.masked_fill(mask[:, :, None] == 0, -torch.inf)
+        gathered = torch.einsum("ntq,ntd->qnd", scores.softmax(dim=1), words)  # [Q, N, D]
+        parts = zip(
+            gathered,
+            self.word_head.weight.split(self.sizes),
+            self.word_head.bias.split(self.sizes),
+            strict=True,
+        )
+        return [functional.linear(rows, weight, bias) for rows, weight, bias in parts]
+
+    def forward(
+        self, sentence: Tensor, parts: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor
+    ) -> Tensor:
+        """Mean cross-entropy of the two readings over the questions that the batch asks.
+
+        Args:
+            sentence: [N, D].
+            parts: rows [n] of the captions, their words [n, T, D] and mask [n, T], of all N.
+            targets: [N, Q].
+        """
+        order = torch.cat([rows for rows, _, _ in parts]).argsort()
+        found = [self.from_words(words, mask) for _, words, mask in parts]
+        from_words = [torch.cat(logits)[order] for logits in zip(*found, strict=True)]
+        readings = (self.from_sentence(sentence), from_words)
+        return (reading_loss(readings[0], targets) + reading_loss(readings[1], targets)) / 2
+
+
+def probe_words(
+    encoder: TextEncoder,
+    captions: Sequence[str],
+    facts: Sequence[Facts],
+    train_count: int = 18_000,
+    steps: int = 1_500,
+    seed: int = 0,
+) -> dict[str, tuple[float, int]]:
+    """Read the same from an encoder's words, by one layer of attention that learns on others.
+
+    Returns:
+        For each question the share of right answers, and their number.
+    """
+    texts, stated = probe_captions(train_count, seed)
+    torch.manual_seed(seed)
+    reader = FactReader(encoder.width)
+    train, targets = embed_words(encoder, texts, progress=False), reader.targets(stated)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(texts), (128,))
+        text = train[rows.numpy()]
+        loss = reading_loss(reader.from_words(text.words, text.mask), targets[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    held, asked = embed_words(encoder, list(captions), progress=False), reader.targets(facts)
+    right: dict[str, list[bool]] = {}
+    with torch.no_grad():
+        for rows in torch.arange(len(captions)).split(256):
+            text = held[rows.numpy()]
+            found = reader.from_words(text.words, text.mask)
+            for question, logits, column in zip(reader.answers, found, asked[rows].T, strict=True):
+                answers = (logits.argmax(dim=1) == column)[column != IGNORED]
+                right.setdefault(question, []).extend(answers.tolist())
+    return {name: (float(np.mean(each)), len(each)) for name, each in right.items() if each}
+
+
+def reading_loss(readings: Sequence[Tensor], targets: Tensor) -> Tensor:
+    """Mean cross-entropy of logits, a tensor [N, A] for each question, over the questions asked.
+
+    Args:
+        readings: as `FactReader` gives them.
+        targets: [N, Q], `IGNORED` where a question is not asked.
+    """
+    losses = []
+    for logits, column in zip(readings, targets.T, strict=True):
+        asked = column != IGNORED
+        if asked.any():
+            losses.append(functional.cross_entropy(logits[asked], column[asked]))
+    return torch.stack(losses).mean()
