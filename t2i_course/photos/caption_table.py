@@ -163,7 +163,7 @@ class CaptionTable:
         last, columns = self.columns.width - 1, self.columns
         if len(row) > columns.width and columns.separator == "," and columns.captions == (last,):
             row = [*row[:last], ",".join(row[last:])]
-        cells = [cell.strip() for cell in row]
+        cells = [_bare(cell) if columns.separator != "|" else cell.strip() for cell in row]
         slip = re.fullmatch(r"(\d+)\s+(\S.*)", cells[-1])  # one row of results.csv lacks its bar
         if len(cells) == last == 2 and columns.separator == "|" and slip:
             cells = [cells[0], *slip.groups()]
@@ -237,6 +237,14 @@ def _decode(table: Path) -> str:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{table} is not UTF-8 ({error}): save it as UTF-8") from error
+
+
+def _bare(cell: str) -> str:
+    """Strip a cell, and take off the quotes that csv leaves where a space stands before them."""
+    bare = cell.strip()
+    if cell[:1] == " " and len(bare) > 1 and bare[0] == bare[-1] == '"':
+        return bare[1:-1].replace('""', '"')
+    return bare
 
 
 def _texts(cell: str) -> list[str]:

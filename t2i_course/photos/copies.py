@@ -78,7 +78,8 @@ def reduce_pictures(samples: Iterator[Sample], number: int) -> np.ndarray:
 
     result = np.empty((number, SIDE * SIDE * 3), np.int16)
     rows, words = iter(range(number)), "looking for copies"
-    with ThreadPoolExecutor() as pool, tqdm(total=number, desc=words, disable=None) as bar:
+    silent = True if number < KEPT_FROM else None
+    with ThreadPoolExecutor() as pool, tqdm(total=number, desc=words, disable=silent) as bar:
         while waiting := [pool.submit(reduce, one) for one in itertools.islice(samples, AT_ONCE)]:
             for task in waiting:
                 result[next(rows)] = task.result()

@@ -66,6 +66,10 @@ TABLES = {
         '0.png,a dog, a cat, and a mouse\n2.png,"one, ""two"""\n',
         {"0.png": ["a dog, a cat, and a mouse"], "2.png": ['one, "two"']},
     ),
+    "a space before the quotes": (
+        'image, caption\n0.png, "a dog, ""big"""\n',
+        {"0.png": ['a dog, "big"']},
+    ),
     "Flickr8k": (
         '0.png#0\tA child\n0.png#1\t"A" girl , too\n2.png#0\tA dog .\n',
         {"0.png": ["A child", '"A" girl , too'], "2.png": ["A dog ."]},
