@@ -1,4 +1,4 @@
-"""Time the packing of a large folder of photos, and see that its memory does not grow with it.
+"""Time the packing of a large folder of photos, and see how much memory it takes.
 
     python benchmarks/packing.py                  20,000 JPEGs of 640 x 480, packed at 64 pixels
     python benchmarks/packing.py --images 3000    fewer
