@@ -32,7 +32,7 @@ from t2i_course import runtime
 from t2i_course.scenes import authored_wordings
 from t2i_course.scenes.drawing import sample_facts
 from t2i_course.scenes.free_wording import word_freely
-from t2i_course.scenes.probe import IGNORED, FactReader
+from t2i_course.scenes.probe import NOT_ASKED, FactReader
 from t2i_course.scenes.wording import WORDS, Facts, contradict, groups_of, word_facts
 from t2i_course.text_encoder import DEFAULT_ENCODER, masked_mean, write_encoder
 
@@ -41,6 +41,7 @@ MAX_TOKENS = 64
 TEMPERATURE = 0.05
 STAGES = ("masked words", "contrastive", "reading")
 STAGE_ENDINGS = ("-masked-words", "-contrastive")  # of the folders after the first two stages
+IGNORED = -100  # cross_entropy leaves these positions out
 
 
 def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
@@ -316,7 +317,7 @@ class Pretraining:
         loss = contrastive_loss(anchors, positives, negatives, batch.same.to(device))
         if not read:
             return loss, None
-        targets = torch.full((len(texts), len(self.reader.answers)), IGNORED)
+        targets = torch.full((len(texts), len(self.reader.answers)), NOT_ASKED)
         rows = torch.cat([torch.arange(drawn) + start for start in (0, pairs, 2 * pairs)])
         targets[rows] = self.reader.targets(batch.facts)  # captions of COCO, after those, have none
         with torch.autocast(device.type, enabled=False):

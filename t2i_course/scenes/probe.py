@@ -20,7 +20,7 @@ from t2i_course.scenes.wording import ATTRIBUTES, ENDS, VALUES, Facts, groups_of
 from t2i_course.text_encoder import TextEncoder, embed_captions, embed_words
 
 UNSTATED = "unstated"
-IGNORED = -100  # cross_entropy leaves these targets out
+NOT_ASKED = -100  # in place of an answer's number
 
 
 def roles_of(facts: Facts) -> tuple[str, dict[int, str]]:
@@ -215,12 +215,12 @@ class FactReader(nn.Module):
         self.word_head = nn.Linear(width, total)
 
     def targets(self, facts: list[Facts]) -> Tensor:
-        """The number of each stated answer, [N, Q]; `IGNORED` where a question is not asked."""
+        """The number of each stated answer, [N, Q]; `NOT_ASKED` where a question is not asked."""
         rows = []
         for stated in facts:
             labels = stated_labels(stated, lists=True)
             rows.append([
-                known.index(labels[question]) if labels.get(question) in known else IGNORED
+                known.index(labels[question]) if labels.get(question) in known else NOT_ASKED
                 for question, known in self.answers.items()
             ])  # fmt: skip
         return torch.tensor(rows)
@@ -293,7 +293,7 @@ def probe_words(
             text = held[rows.numpy()]
             found = reader.from_words(text.words, text.mask)
             for question, logits, column in zip(reader.answers, found, asked[rows].T, strict=True):
-                answers = (logits.argmax(dim=1) == column)[column != IGNORED]
+                answers = (logits.argmax(dim=1) == column)[column != NOT_ASKED]
                 right.setdefault(question, []).extend(answers.tolist())
     return {name: (float(np.mean(each)), len(each)) for name, each in right.items() if each}
 
@@ -303,11 +303,11 @@ def reading_loss(readings: Sequence[Tensor], targets: Tensor) -> Tensor:
 
     Args:
         readings: as `FactReader` gives them.
-        targets: [N, Q], `IGNORED` where a question is not asked.
+        targets: [N, Q], `NOT_ASKED` where a question is not asked.
     """
     losses = []
     for logits, column in zip(readings, targets.T, strict=True):
-        asked = column != IGNORED
+        asked = column != NOT_ASKED
         if asked.any():
             losses.append(functional.cross_entropy(logits[asked], column[asked]))
     return torch.stack(losses).mean()
