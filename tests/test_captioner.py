@@ -31,9 +31,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder, encoder, tmp_path_factory):
-    """Overfit: 48 pictures, 120 steps."""
+    """Overfit: 48 pictures, 240 steps."""
     return train_network(
-        prepare, str(folder), tmp_path_factory.mktemp("weights") / "few", steps=120, batch_size=24,
+        prepare, str(folder), tmp_path_factory.mktemp("weights") / "few", steps=240, batch_size=24,
         encoder=encoder, device="cpu", progress=False, command="test",
     )  # fmt: skip
 

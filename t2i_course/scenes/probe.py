@@ -110,7 +110,7 @@ def probe_captions(count: int, seed: int = 0) -> tuple[list[str], list[Facts]]:
     return captions, chosen
 
 
-def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Multinomial logistic regression by L-BFGS with a small weight decay.
 
     Args:
@@ -125,7 +125,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     weights = torch.zeros(inputs.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=120, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = functional.cross_entropy(inputs @ weights, labels) + 1e-4 * weights.square().sum()
         loss.backward()

@@ -9,7 +9,7 @@ import pytest
 
 from t2i_course.data import pack
 from t2i_course.evaluation import wilson_interval
-from t2i_course.scenes import drawing
+from t2i_course.scenes import drawing, wording
 from t2i_course.scenes.accuracy import (
     KINDS,
     accuracy,
@@ -29,7 +29,7 @@ def drawn() -> tuple[np.ndarray, list[drawing.Scene], list[dict]]:
     rng = random.Random(0)
     true = [drawing.sample_scene(rng) for _ in range(300)]
     images = np.stack([np.moveaxis(np.asarray(drawing.render(s)), -1, 0) for s in true])
-    return images, true, [drawing.describe(s, rng)[1] for s in true]
+    return images, true, [wording.describe(s, rng)[1] for s in true]
 
 
 @pytest.fixture(scope="module")
