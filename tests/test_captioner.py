@@ -138,7 +138,7 @@ def test_descriptions_are_the_words_that_are_most_probable_one_by_one(folder, tr
 
 def test_the_card_says_what_it_was_trained_on(trained):
     card = json.loads(trained.with_suffix(".json").read_text())
-    assert card["model"] == "captioner" and card["data"] == "scenes" and card["steps"] == 120
+    assert card["model"] == "captioner" and card["data"] == "scenes" and card["steps"] == 240
     assert card["command"] == "test" and card["license"] == "Apache-2.0"
     own, other = (card["metrics"][f"nats a caption{of}, val"] for of in ("", " of another picture"))
     assert 0 < own < other
