@@ -85,7 +85,9 @@ def mean_sound(count: int) -> np.ndarray:
 def estimates(found: SoundAccuracy, clips: int) -> Iterator[tuple[str, str, Estimate]]:
     """Name, unit and value of everything that was measured and is a number."""
     for name in ("precision", "recall", "f1", "pitch"):
-        yield name, "share", getattr(found, name)
+        value = getattr(found, name)
+        if value.samples:  # silence has no onset of which a share could be right
+            yield name, "share", value
     for name, unit in (("error", "ms"), ("bias", "ms"), ("pitch_error", "semitones")):
         value = getattr(found, name)
         if np.isfinite(value):

@@ -19,7 +19,8 @@ DATA_GIGABYTES = 1.0
 # What comes with the course and the notebooks read: folders of data/encoders, names of checkpoints
 ENCODERS = ("caption-bert", "caption-bert-2", "caption-bert-free", "caption-bert-masked-words")
 CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "gan", "gan-discriminator",
-               "scene-features", "style", "style-discriminator")  # fmt: skip
+               "scene-features", "sound-features", "style", "style-discriminator",
+               "video-to-audio")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ WINDOW = 384  # samples, 48 ms
 MELS = 96
 LOWEST = 200.0  # Hz
 FLOOR = -70.0  # dB below a sine of full scale; what is softer counts as silence
+GATE = 0.1  # of the scaled level, 7 dB above the floor: what is softer is hiss, and is not played
 POOL = 5  # spectra, 40 ms, that the shared space looks at together
 CONTRAST = 0.003  # weight of InfoNCE beside the squared error, which is far smaller
 
@@ -93,7 +94,7 @@ def invert(spectrogram: Tensor | np.ndarray, samples: int, iterations: int = 32)
         float32 [samples] within -1 to 1.
     """
     scaled = torch.as_tensor(spectrogram).detach().double().cpu().numpy()  # [M, N]
-    power = np.where(scaled > 0, 10 ** ((FLOOR - FLOOR * scaled) / 10), 0)
+    power = np.where(scaled > GATE, 10 ** ((FLOOR - FLOOR * scaled) / 10), 0)
     power = np.maximum(np.linalg.pinv(mel_filters().double().numpy()) @ power, 0)
     magnitude = (np.sqrt(power) * WINDOW / 4).astype(np.float32)  # [1 + WINDOW // 2, N]
     sound = librosa.griffinlim(

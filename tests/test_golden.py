@@ -23,8 +23,10 @@ from t2i_course.captioner import Captioner
 from t2i_course.gan import Discriminator
 from t2i_course.metrics.caption_matcher import CaptionMatcher
 from t2i_course.metrics.scene_features import SceneFeatures
+from t2i_course.metrics.sound_features import SoundFeatures
 from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
+from t2i_course.video_to_audio import MELS, VideoToAudio
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 GOLDEN = Path(__file__).with_name("golden.safetensors")
@@ -40,6 +42,8 @@ BUILDERS = GENERATORS | {
     "scene-features": SceneFeatures,
     "caption-matcher": CaptionMatcher,
     "captioner": Captioner,
+    "video-to-audio": VideoToAudio,
+    "sound-features": SoundFeatures,
 }
 
 
@@ -63,6 +67,11 @@ def run_network(network: nn.Module, encoder: str) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     images = pictures(getattr(network, "image_size", 64), seed=2)
     scaled = images.float() / 127.5 - 1
+    if isinstance(network, VideoToAudio):
+        frames = torch.stack([scaled.roll(4 * k, dims=2) for k in range(8)], dim=1)  # [3, 8, ...]
+        return {"spectrogram": network(frames, torch.arange(8).expand(3, -1) / 20, 40)}
+    if isinstance(network, SoundFeatures):
+        return {"features": network(torch.rand(3, MELS, 100, generator=generator))}
     if isinstance(network, SceneFeatures):
         features = network(images)
         return {"features": features} | network.predict(features)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from t2i_course import video_to_audio as v2a
-from t2i_course.metrics.sound_accuracy import measure
-from t2i_course.scenes.bouncing_balls import SOUND_RATE, draw_clip, synthesise
+from t2i_course.metrics.sound_accuracy import measure, onsets
+from t2i_course.scenes.bouncing_balls import SOUND_RATE, Ball, Clip, draw_clip, render, synthesise
 
 
 @pytest.fixture
@@ -134,3 +134,22 @@ def test_training_stops_at_a_loss_that_is_no_number(network):
         network.decode.leave[-1].bias.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="at step 1"):
         v2a.fit(network, v2a.draw_batch, 2, progress=False)
+
+
+# The shipped network
+
+
+def test_shipped_network_hits_when_the_balls_do_at_their_pitch():
+    shipped, card = v2a.load_video_to_audio()
+    assert card["command"] == "python -m t2i_course train-sound --output video-to-audio"
+    clips = [draw_clip(np.random.default_rng(900 + seed)) for seed in range(8)]
+    found = measure(clips, [v2a.play(shipped, clip) for clip in clips])
+    assert found.f1.value >= 0.9 and found.error <= 15 and found.pitch.value >= 0.8
+
+
+def test_shipped_network_hears_nothing_where_nothing_moves():
+    shipped, _ = v2a.load_video_to_audio()
+    assert not v2a.play(shipped, Clip(())).any()
+    hangs = render(Clip((Ball("metal", 0.15, 0.7, 0.0, height=0.4, speed=0.0),)), np.zeros(40))
+    spectrogram = v2a.imagine(shipped, hangs, np.arange(40) / 20, 2.0)
+    assert len(onsets(v2a.invert(spectrogram, 16000))) == 0

@@ -85,18 +85,18 @@ def pitch_after(sound: np.ndarray, time: float, end: float) -> float:
     Args:
         sound: [N].
         time: of the onset, seconds.
-        end: when the next sound begins, seconds; at most 0.1 s are read.
+        end: when the next sound begins, seconds; at most 60 ms are read.
 
     Returns:
         Hz, within `PITCHES`; NaN if nothing has become stronger.
     """
-    length = round(min(0.1, end - time - 0.002) * SOUND_RATE)
+    length = round(min(0.06, end - time - 0.002) * SOUND_RATE)
     if length < 64:
         return math.nan
     first = round(time * SOUND_RATE)
-    padded = np.pad(sound, length + 8)  # silence on both sides: a window may begin before 0
-    parts = padded[first + length + 8 :][:length], padded[first : first + length]
-    window = np.hanning(length)
+    padded = np.pad(sound, length)  # silence on both sides: a window may begin before 0
+    parts = padded[first + length :][:length], padded[first : first + length]
+    window = np.hanning(2 * length)[length:]  # it falls, as sounds do
     after, before = (np.abs(np.fft.rfft(part * window, 8192)) ** 2 for part in parts)
     frequencies = np.fft.rfftfreq(8192, 1 / SOUND_RATE)
     inside = (frequencies >= PITCHES[0]) & (frequencies <= PITCHES[1])

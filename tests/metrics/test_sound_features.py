@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from t2i_course.evaluation import frechet
 from t2i_course.metrics import sound_features
 from t2i_course.scenes.bouncing_balls import Ball, Clip, draw_clip, synthesise
 
@@ -36,3 +37,15 @@ def test_features_do_not_depend_on_the_batch():
     np.testing.assert_allclose(
         together[1:2], sound_features.features_of(network, sounds[1:2]), atol=1e-5
     )
+
+
+def test_shipped_features_tell_true_sounds_from_silence():
+    network = sound_features.load_sound_features()
+    rng = np.random.default_rng(0)
+    sounds = [synthesise(draw_clip(rng)) for _ in range(2 * 80)]
+    true, other = (sound_features.features_of(network, part) for part in (sounds[:80], sounds[80:]))
+    quiet = sound_features.features_of(
+        network, [np.random.default_rng(n).normal(0, 1e-3, 16000).astype("f4") for n in range(80)]
+    )
+    near, far = (frechet(true, features, repeats=0).value for features in (other, quiet))
+    assert far > 3 * near
