@@ -79,7 +79,7 @@ def load_model(
     """Load a trained generator together with the text encoder that reads its prompts.
 
     That is the encoder that it was trained with, unless its card names another that was taught to
-    give the features of that one (`t2i_course.scenes.wording_lessons`).
+    give the features of that one.
 
     Args:
         name_or_path: as `checkpoint_path` takes it.

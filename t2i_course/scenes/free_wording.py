@@ -1,9 +1,9 @@
-"""Freer wordings of what a caption states, as people type them: for lessons in reading, text alone.
+"""Freer wordings of what a caption states, as people type them.
 
 `t2i_course.scenes.wording` words the captions of the embedded data set by a small grammar. People
 put attributes after the noun, name the background first, count shapes before they list them, or say
-in a second clause which of two things is red. These wordings go into lessons for a text encoder
-(`t2i_course.scenes.wording_lessons`); no picture belongs to them.
+in a second clause which of two things is red. The text encoder learns these wordings
+(`t2i_course.scenes.pretraining`), and one training caption in five is worded so.
 """
 
 from __future__ import annotations
