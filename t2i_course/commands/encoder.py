@@ -29,15 +29,12 @@ def run(args: argparse.Namespace) -> int:
         "contrastive_steps": args.contrastive_steps,
         "reading_steps": args.reading_steps,
     }
-    files = list(args.captions)
-    if args.data is not None:
-        files += pretraining.caption_files(args.data)
     folder = pretraining.pretrain(
-        captions_files=files,
+        captions_files=args.captions,
         output=args.output,
         seed=args.settings.seed,
         device=str(args.settings.device),
-        scenes=args.data is None,
+        folder=args.data,
         command=command_line(args),
         **{name: number for name, number in steps.items() if number is not None},
     )

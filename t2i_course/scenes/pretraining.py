@@ -15,7 +15,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, get_cosine_schedule_with_warmup
 
 from t2i_course import runtime
+from t2i_course.photos.coco_folder import find_split
 from t2i_course.scenes import authored_wordings
 from t2i_course.scenes.drawing import sample_facts
 from t2i_course.scenes.free_wording import word_freely
@@ -44,8 +45,14 @@ STAGE_ENDINGS = ("-masked-words", "-contrastive")  # of the folders after the fi
 IGNORED = -100  # cross_entropy leaves these positions out
 
 
-def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
+def read_captions(
+    files: Sequence[Path | str], image_ids: Collection[int] | None = None
+) -> list[list[str]]:
     """Captions of COCO caption files, those of one image together.
+
+    Args:
+        files: of captions.
+        image_ids: of the images that are read; None for all.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -58,7 +65,7 @@ def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
         try:
             for entry in json.loads(Path(file).read_text(encoding="utf-8"))["annotations"]:
                 caption = " ".join(entry["caption"].split())
-                if caption:
+                if caption and (image_ids is None or entry["image_id"] in image_ids):
                     images.setdefault((str(file), entry["image_id"]), []).append(caption)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -66,21 +73,6 @@ def read_captions(files: Sequence[Path | str]) -> list[list[str]]:
                 "`image_id` and `caption`"
             ) from error
     return list(images.values())
-
-
-def caption_files(folder: Path | str) -> list[Path]:
-    """The training captions of a folder in COCO's layout.
-
-    Raises:
-        FileNotFoundError: it has none.
-    """
-    files = sorted((Path(folder).expanduser() / "annotations").glob("captions_train*.json"))
-    if not files:
-        raise FileNotFoundError(
-            f"{folder} has no annotations/captions_train*.json: name a folder in COCO's layout, or "
-            "make one with `python -m t2i_course convert`"
-        )
-    return files
 
 
 def train_tokenizer(captions: Sequence[str], folder: Path) -> BertTokenizer:
@@ -390,7 +382,7 @@ def pretrain(
     contrastive_steps: int = 1_000,
     reading_steps: int = 4_500,
     batch_size: int = 48,
-    scenes: bool = True,
+    folder: Path | str | None = None,
     command: str = "",
     seed: int = 0,
     device: str | None = None,
@@ -407,8 +399,8 @@ def pretrain(
         contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
         reading_steps: steps on pairs of captions, their facts read by linear layers.
         batch_size: captions a step in the first stage, pairs in the others.
-        scenes: learn the captions of scenes; without, the files' alone, in whatever language, by
-            the first two stages.
+        folder: a data set in COCO's layout, in whatever language: learn its training captions
+            (and the files'), and not those of scenes, by the first two stages.
         command: what makes it again, for the card.
         seed: seed of weights, scenes, wordings and masks.
         device: as `runtime.choose_device` takes it.
@@ -419,20 +411,22 @@ def pretrain(
 
     Raises:
         FileExistsError: the output folder is there already.
-        ValueError: neither scenes nor captions to learn from.
+        FileNotFoundError, ValueError: as `coco_folder.find_split` and `read_captions`.
     """
-    folder = (
+    finished = (
         runtime.data_folder() / "encoders" / DEFAULT_ENCODER if output is None else Path(output)
     )
-    masked_words, contrastive = (folder.with_name(folder.name + e) for e in STAGE_ENDINGS)
-    for path in (folder, masked_words, contrastive):
+    masked_words, contrastive = (finished.with_name(finished.name + e) for e in STAGE_ENDINGS)
+    for path in (finished, masked_words, contrastive):
         if path.exists():
             raise FileExistsError(f"{path} is there already: move it, or name another --output")
-    images = read_captions(captions_files)
-    if not (scenes or images):
-        raise ValueError("nothing to learn from: name a file of captions, or learn scenes, too")
+    images, scenes = read_captions(captions_files), folder is None
+    if folder is not None:  # without the captions that are held out
+        split = find_split(folder, "train")
+        ids = None if split.image_ids is None else set(split.image_ids)
+        images += read_captions([split.captions_file], ids)
     start = time.monotonic()
-    scratch = folder.with_name(folder.name + ".vocabulary")
+    scratch = finished.with_name(finished.name + ".vocabulary")
     scratch.mkdir(parents=True, exist_ok=True)
     run = Pretraining(images, scratch, scenes, batch_size, seed, runtime.choose_device(device))
     card = _card(images, scenes, coco=scenes and bool(images)) | {
@@ -441,8 +435,8 @@ def pretrain(
     }  # fmt: skip
     stages = [
         (STAGES[0], mlm_steps, 5e-4, masked_words),
-        (STAGES[1], contrastive_steps, 3e-4, contrastive if scenes else folder),
-        (STAGES[2], reading_steps, 5e-4, folder),
+        (STAGES[1], contrastive_steps, 3e-4, contrastive if scenes else finished),
+        (STAGES[2], reading_steps, 5e-4, finished),
     ][: 3 if scenes else 2]  # other captions have no facts to read
     done: dict[str, int] = {}
     for stage, steps, rate, target in stages:
@@ -455,4 +449,4 @@ def pretrain(
             told = {"steps": dict(done), "seconds": seconds, "losses": run.last_losses()}
             write_encoder(unfinished, run.model.bert, card | told)
     shutil.rmtree(scratch)
-    return folder
+    return finished

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
 
+from t2i_course.photos.coco_folder import find_split
 from t2i_course.scenes import pretraining
 from t2i_course.text_encoder import TextEncoder
 
@@ -102,3 +104,17 @@ def test_a_short_run_learns_and_saves_an_encoder_that_loads(tmp_path):
     ]
     with pytest.raises(FileExistsError, match="encoder"):
         pretraining.pretrain([file], output, 1, 1, 1, progress=False)
+
+
+def test_own_captions_are_learnt_without_those_that_are_held_out(photos, tmp_path):
+    for file in (photos / "annotations").glob("*_val.json"):
+        file.unlink()
+    shutil.rmtree(photos / "val")  # a folder with train alone is divided
+    output = tmp_path / "own"
+    pretraining.pretrain([], output, 2, 2, 0, batch_size=4, folder=photos, progress=False)
+    train = find_split(photos, "train")
+    assert 0 < len(train.image_ids) < 60
+    said = f"{5 * len(train.image_ids)} captions of {len(train.image_ids)} images"
+    card = json.loads((output / "card.json").read_text("utf-8"))
+    assert card["data"] == said and card["credit"] == "none needed"
+    assert TextEncoder(output)(["a red circle"]).sentence.shape == (1, 256)
