@@ -160,9 +160,7 @@ class FlowGenerator(nn.Module):
         condition, wide = 4 * width, 2 * width
         self.time = nn.Sequential(nn.Linear(condition, condition), nn.SiLU())
         self.sentence = nn.Linear(text_dim, condition)
-        self.no_words = nn.Parameter(
-            torch.zeros(text_dim)
-        )  # before the words: what no caption says
+        self.no_words = nn.Parameter(torch.zeros(text_dim))  # stands before the words
         self.into = nn.Conv2d(3 * patch**2, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(width, image_size // patch, image_size // patch))
 
@@ -333,8 +331,7 @@ class FlowMatching:
         self, batch: TrainingBatch, update: Callable[[str, Tensor], None]
     ) -> dict[str, Tensor]:
         """Go one step down the gradient of the flow's loss."""
-        normal = torch.special.ndtri(batch.draw(1)[:, 0].clamp(1e-6, 1 - 1e-6))  # [B]
-        t = torch.sigmoid(normal - 0.6).to(batch.images)
+        t = torch.sigmoid(batch.draw_noise(1)[:, 0] - 0.6)  # [B]
         keep = (batch.draw(1)[:, 0] >= 0.1).to(batch.images.device)
         noise = batch.noise.view_as(batch.images)
         loss = flow_loss(self.modules["generator"], batch.images, noise, t, batch.text, keep).mean()

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from tqdm.auto import tqdm
 from t2i_course import runtime
 from t2i_course.checkpoints import load_generator
 from t2i_course.data import to_uint8
+from t2i_course.flow_matching import FlowGenerator
+from t2i_course.gan import TextGenerator
+from t2i_course.image_decoder import DECODERS
 from t2i_course.plots import grid_picture
-from t2i_course.style_decoder import GENERATORS
+from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
     TextEncoder,
     count_tokens,
@@ -28,6 +31,12 @@ from t2i_course.text_encoder import (
     unknown_words,
 )
 
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+    **DECODERS,
+    TextGenerator.name: TextGenerator,
+    StyleGenerator.name: StyleGenerator,
+    FlowGenerator.name: FlowGenerator,
+}
 BATCH = 64  # pictures drawn at once
 COLUMNS = 8
 TITLE_SIZE = 12  # pixels
@@ -205,7 +214,8 @@ def sample(
     with torch.inference_mode():
         hidden = None if progress is None else not progress
         for rows in tqdm(drawn.split(BATCH), desc="drawing", disable=hidden):
-            text = encoder([prompts[row] for row in (rows // count).tolist()])
+            asked, which = (rows // count).unique(return_inverse=True)
+            text = encoder([prompts[number] for number in asked.tolist()])[which]
             images = generator(text, noise[rows % count])  # [B, 3, S, S]
             yield to_uint8(images.float()).cpu()
 

@@ -129,16 +129,14 @@ class Place:
             chance: at the same state in every process; see `TrainingBatch.draw`.
         """
         features = text[batch.caption_rows.numpy()]  # [B, D], or TextFeatures
-        if isinstance(features, np.ndarray):
-            features = torch.from_numpy(features)
+        if not isinstance(features, TextFeatures):
+            features = torch.as_tensor(features, dtype=torch.float32)
         return TrainingBatch(
             batch.images.to(self.device, memory_format=self.memory_format),
             batch.captions,
             batch.caption_rows,
             batch.image_rows,
-            text=features.to(self.device)
-            if isinstance(features, TextFeatures)
-            else features.to(self.device, torch.float32),
+            text=features.to(self.device),
             noise=None if noise is None else noise.to(self.device),
             step=step,
             chance=chance,

@@ -12,15 +12,13 @@ The call is that of every generator of the course, `images = generator(text, noi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course.flow_matching import FlowGenerator
-from t2i_course.gan import SLOPE, TextGenerator, block_channels
-from t2i_course.image_decoder import DECODERS, Standardize, check_inputs
+from t2i_course.gan import SLOPE, block_channels
+from t2i_course.image_decoder import Standardize, check_inputs
 
 TEXT, FREE = 256, 128  # numbers of a style that come from the text, and from the noise
 LATENT = TEXT + FREE  # W
@@ -282,11 +280,3 @@ def path_length(generator: StyleGenerator, styles: Tensor, seed: int = 0) -> Ten
     direction = torch.randn(images.shape, generator=draw).to(images) / images.shape[-1]
     (gradient,) = torch.autograd.grad((images * direction).sum(), styles)  # [B, L, W]
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
-
-
-GENERATORS: dict[str, Callable[..., nn.Module]] = {
-    **DECODERS,
-    TextGenerator.name: TextGenerator,
-    StyleGenerator.name: StyleGenerator,
-    FlowGenerator.name: FlowGenerator,
-}

@@ -66,8 +66,8 @@ class EmbeddedCaptions:
     """Features of N captions on disk, sentence and words, as `embed_words` leaves them.
 
     Attributes:
-        sentence: [N, D], memory-mapped.
-        words: [all tokens of the M different captions, D], half precision, memory-mapped.
+        sentence: [M, D] of the M different captions, memory-mapped.
+        words: [all their tokens, D], half precision, memory-mapped.
         starts: [M + 1]; different caption m has words[starts[m] : starts[m + 1]].
         which: [N], which of the different ones each caption is.
     """
@@ -76,21 +76,21 @@ class EmbeddedCaptions:
                  which: np.ndarray) -> None:  # fmt: skip
         """Put the arrays together."""
         self.sentence, self.words, self.starts, self.which = sentence, words, starts, which
-        self.shape = sentence.shape
+        self.shape = (len(which), sentence.shape[1])
 
     def __len__(self) -> int:
         """N, the number of captions."""
-        return len(self.sentence)
+        return len(self.which)
 
     def __getitem__(self, rows: np.ndarray | slice) -> TextFeatures:
         """Features of the captions in rows [B] or in a slice, padded to the longest of them."""
-        rows = np.arange(len(self))[rows]
-        first, end = self.starts[self.which[rows]], self.starts[self.which[rows] + 1]
-        words = np.zeros((len(rows), int((end - first).max()), self.shape[1]), np.float32)
+        which = self.which[rows]  # [B]
+        first, end = self.starts[which], self.starts[which + 1]
+        words = np.zeros((len(which), int((end - first).max()), self.shape[1]), np.float32)
         for row, (a, b) in enumerate(zip(first, end, strict=True)):
             words[row, : b - a] = self.words[a:b]
         mask = np.arange(words.shape[1]) < (end - first)[:, None]
-        sentence = torch.from_numpy(np.asarray(self.sentence[rows], dtype=np.float32))
+        sentence = torch.from_numpy(self.sentence[which])
         return TextFeatures(sentence, torch.from_numpy(words), torch.from_numpy(mask).long())
 
 
@@ -395,10 +395,7 @@ def embed_captions(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"unknown dtype {dtype!r}: choose float32 or float16")
-    if not encoder.frozen:
-        raise ValueError(
-            "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
-        )
+    _check_frozen(encoder)
     different, which, name = _different(captions)
     kind = "" if dtype == "float32" else f"-{dtype}"
     path = _cache_file(cache, f"{encoder.fingerprint}-{name}{kind}.npy")
@@ -413,6 +410,14 @@ def embed_captions(
                     for row, sentence in zip(rows, sentences, strict=True):
                         features[order[bounds[row] : bounds[row + 1]]] = sentence
     return np.load(path, mmap_mode="r")
+
+
+def _check_frozen(encoder: TextEncoder) -> None:
+    """Raise ValueError for an encoder that may change."""
+    if not encoder.frozen:
+        raise ValueError(
+            "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
+        )
 
 
 def _cache_file(cache: Path | str | None, name: str) -> Path:
@@ -442,20 +447,28 @@ def embed_words(
     Raises:
         ValueError, OSError: as `embed_captions`.
     """
-    sentence = embed_captions(encoder, captions, cache, progress)
+    _check_frozen(encoder)
     different, which, name = _different(captions)
     counts = np.minimum(_count_each(encoder, different), encoder.max_tokens)  # [M]
     starts = np.cumsum([0, *counts])  # [M + 1]
-    path = _cache_file(cache, f"{encoder.fingerprint}-{name}-words.npy")
-    with filelock.FileLock(f"{path}.lock"):
-        if not path.is_file():
-            shape = (int(starts[-1]), encoder.width)
-            with runtime.atomic_array(path, "float16", shape) as tokens:
+    words_file, sentences_file = (
+        _cache_file(cache, f"{encoder.fingerprint}-{name}-{kind}.npy")
+        for kind in ("words", "sentences")
+    )
+    with filelock.FileLock(f"{words_file}.lock"):
+        if not (words_file.is_file() and sentences_file.is_file()):
+            shapes = (int(starts[-1]), encoder.width), (len(different), encoder.width)
+            with (
+                runtime.atomic_array(words_file, "float16", shapes[0]) as tokens,
+                runtime.atomic_array(sentences_file, "float32", shapes[1]) as sentences,
+            ):
                 for rows, text in _encode_by_length(encoder, different, progress):
+                    sentences[rows] = text.sentence.numpy()
                     words = _as_dtype(text.words.numpy(), "float16")  # [B, T, D]
                     for row, vectors in zip(rows, words, strict=True):
                         tokens[starts[row] : starts[row + 1]] = vectors[: counts[row]]
-    return EmbeddedCaptions(sentence, np.load(path, mmap_mode="r"), starts, which)
+    sentences, words = (np.load(file, mmap_mode="r") for file in (sentences_file, words_file))
+    return EmbeddedCaptions(sentences, words, starts, which)
 
 
 def embed_for(

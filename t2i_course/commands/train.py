@@ -29,10 +29,10 @@ from t2i_course.commands.evaluate import add_instruments
 from t2i_course.commands.options import add_fields, fill, given_fields, option_fields
 from t2i_course.data import PackedCaptions
 from t2i_course.gan import GanConfig
+from t2i_course.generation import GENERATORS
 from t2i_course.photos import shared_pictures
 from t2i_course.processes import locked_folder
 from t2i_course.scenes import drawing
-from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 from t2i_course.training import TrainingConfig, option
 
@@ -41,7 +41,7 @@ from t2i_course.training import TrainingConfig, option
 class Model:
     """What is trained, and what `train` takes for it unless told otherwise."""
 
-    decoder: str  # its name in `style_decoder.GENERATORS`
+    decoder: str  # its name in `generation.GENERATORS`
     fast: int  # steps in the fast profile
     full: int
     defaults: dict[str, Any]
@@ -85,7 +85,7 @@ class RunOptions:
 
     model: str = option("baseline", "what to train", tuple(MODELS))
     encoder: str | None = option(
-        None, "text encoder, by name or folder; default: caption-bert", ("NAME",)
+        None, "text encoder, by name or folder; default: by model", ("NAME",)
     )
     pooling: str = option("mean", "from its tokens to one vector", ("mean", "cls"))
     size: int = option(64, "side of the images, pixels")

@@ -13,9 +13,9 @@ from t2i_course import captioner, gan, image_decoder, report, text_encoder, trai
 from t2i_course.commands.console import first_process
 from t2i_course.data import PackedCaptions
 from t2i_course.flow_matching import FlowGenerator, FlowMatching
+from t2i_course.generation import GENERATORS
 from t2i_course.metrics import held_out, protocol
 from t2i_course.scenes import mismatched_captions
-from t2i_course.style_decoder import GENERATORS
 from t2i_course.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
