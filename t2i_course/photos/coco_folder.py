@@ -109,7 +109,7 @@ def _whole_split(folder: Path, role: str) -> Split | None:
     if any(next((folder / name).glob("*.tar"), None) for name in with_pictures):
         raise FileNotFoundError(
             f"{folder / with_pictures[0]} holds shards, not pictures: the commands train, evaluate "
-            "and judge, and `data.pack`, read them; this needs COCO's layout"
+            "and metric-network, and `data.pack`, read them; this needs COCO's layout"
         )
     if with_pictures:
         raise FileNotFoundError(
