@@ -184,7 +184,7 @@ class Page:
     def open(self, kind):
         self.driver.get(f"{self.address}/lab/tree/{kind}.ipynb?token={self.token}&reset")
         self.wait(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell"))
-        self.wait(lambda d: self.kernel_states() == ["idle"])
+        self.wait(lambda d: self.kernel_states(kind) == ["idle"])
         (cell,) = self.driver.find_elements(
             By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell .cm-content"
         )
@@ -193,8 +193,10 @@ class Page:
             Keys.SHIFT
         ).perform()
 
-    def kernel_states(self):
-        kernels = call(self.address, self.token, "GET", "/api/kernels")
+    def kernel_states(self, kind):
+        """Of this notebook's kernel: that of a page before may be idle, too."""
+        sessions = call(self.address, self.token, "GET", "/api/sessions")
+        kernels = [s["kernel"] for s in sessions if s["path"] == f"{kind}.ipynb"]
         return [kernel["execution_state"] for kernel in kernels if kernel["connections"]]
 
     def wait(self, condition):
