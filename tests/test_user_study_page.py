@@ -184,7 +184,8 @@ class Page:
     def open(self, kind):
         self.driver.get(f"{self.address}/lab/tree/{kind}.ipynb?token={self.token}&reset")
         self.wait(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell"))
-        self.wait(lambda d: self.kernel_states(kind) == ["idle"])
+        # The page itself must be connected: before, a key is lost, whatever the server says.
+        self.wait(lambda d: "| Idle" in d.find_element(By.ID, "jp-main-statusbar").text)
         (cell,) = self.driver.find_elements(
             By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell .cm-content"
         )
@@ -192,12 +193,6 @@ class Page:
         ActionChains(self.driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
             Keys.SHIFT
         ).perform()
-
-    def kernel_states(self, kind):
-        """Of this notebook's kernel: that of a page before may be idle, too."""
-        sessions = call(self.address, self.token, "GET", "/api/sessions")
-        kernels = [s["kernel"] for s in sessions if s["path"] == f"{kind}.ipynb"]
-        return [kernel["execution_state"] for kernel in kernels if kernel["connections"]]
 
     def wait(self, condition):
         try:
