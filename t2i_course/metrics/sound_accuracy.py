@@ -37,13 +37,14 @@ def rises(sound: np.ndarray) -> np.ndarray:
         sound: [N], `SOUND_RATE` samples a second.
 
     Returns:
-        [1 + N // 32]; 0 where nothing rises.
+        [1 + N // 32]; 0 where nothing rises, and in the last 16 ms, where a sound is cut off.
     """
     spectrum = librosa.stft(sound, n_fft=WINDOW, hop_length=STEP) / (WINDOW / 4)
     bands = librosa.filters.mel(sr=SOUND_RATE, n_fft=WINDOW, n_mels=32, norm=None)
     power = bands @ np.abs(spectrum) ** 2  # [32, N']
     level = 10 * np.log10(np.maximum(power, 10 ** (QUIET / 10)))
     rise = np.maximum(level[:, LAG:] - level[:, :-LAG], 0).mean(axis=0)
+    rise[-(WINDOW // 2 // STEP) :] = 0
     return np.concatenate([np.zeros(LAG), rise])
 
 
