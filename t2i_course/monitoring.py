@@ -190,28 +190,40 @@ class Watch:
             KeyboardInterrupt: `stop`, and the run is not at its end.
         """
         bar.update()
-        occasions = (READ_EVERY, config.validate_every, config.draw_every, config.evaluate_every,
-                     config.checkpoint_every)  # fmt: skip
-        if not (stop or any(config.is_due(every, run.step) for every in occasions)):
+        if not (stop or self.anything_due(config, run.step)):
             return
         record(run, config, self.losses, time.perf_counter() - self.looked, place, self.log)
         bar.set_postfix({n: f"{values[-1]:.4f}" for n, values in run.history.losses.items()})
         if config.is_due(config.validate_every, run.step):
-            value = validation_loss(objective, run, config, place, self.val_data, self.val_text)
-            run.history.validation_steps.append(run.step)
-            run.history.validation_losses.append(value)
-            if self.log is not None and place.rank == 0:
-                self.log(run.step, {"validation": value})
+            self.validate(objective, run, config, place)
         if config.is_due(config.draw_every, run.step):
             show(self.draw, run, place)
         if config.is_due(config.evaluate_every, run.step):
             show(self.evaluate, run, place, everywhere=True)
-        passed = time.perf_counter() - self.saved
-        late = place.any_process(0 < 60 * config.checkpoint_minutes <= passed)
-        due = stop or late or config.is_due(config.checkpoint_every, run.step)
-        if self.file is not None and due:
+        if self.must_save(run, config, place, stop):
             checkpoints.save_run(self.file, run, self.identity, place)
             self.saved = time.perf_counter()
         if stop and run.step < config.steps:
             raise KeyboardInterrupt(f"stopped after step {run.step}, saved in {self.file}")
         self.looked = time.perf_counter()
+
+    def anything_due(self, config: Any, step: int) -> bool:
+        """Say whether there is anything to do after a step; every tenth, the losses are read."""
+        occasions = (READ_EVERY, config.validate_every, config.draw_every, config.evaluate_every,
+                     config.checkpoint_every)  # fmt: skip
+        return any(config.is_due(every, step) for every in occasions)
+
+    def validate(self, objective: Any, run: RunState, config: Any, place: Place) -> None:
+        """Put the validation loss into the history, and log it."""
+        value = validation_loss(objective, run, config, place, self.val_data, self.val_text)
+        run.history.validation_steps.append(run.step)
+        run.history.validation_losses.append(value)
+        if self.log is not None and place.rank == 0:
+            self.log(run.step, {"validation": value})
+
+    def must_save(self, run: RunState, config: Any, place: Place, stop: bool) -> bool:
+        """Say whether the run is saved after this step; every process must ask."""
+        passed = time.perf_counter() - self.saved
+        late = place.any_process(0 < 60 * config.checkpoint_minutes <= passed)
+        due = stop or late or config.is_due(config.checkpoint_every, run.step)
+        return self.file is not None and due

@@ -1,9 +1,9 @@
 """Pictures of the course: image grids, curves, heat maps and diagrams of architectures.
 
-Every function returns a matplotlib figure of a fixed size, to be shown by `plt.show()` at the end
-of a cell. Sizes are in screen pixels at 100 dots per inch; a picture is drawn pixel for pixel at
-scale 1, which also keeps notebooks small. Labels are drawn in ASCII: a glyph that the font lacks
-would put a warning into the notebook's output.
+Every function returns a matplotlib figure of a fixed size, to be shown at the end of a cell by
+`show("what there is to see")`. Sizes are in screen pixels at 100 dots per inch; a picture is drawn
+pixel for pixel at scale 1, which also keeps notebooks small. Labels are drawn in ASCII: a glyph
+that the font lacks would put a warning into the notebook's output.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython import get_ipython
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -43,13 +44,10 @@ BOX_COLOURS = {"data": "#FFFFFF", "trained": "#CFE3F1", "frozen": "#E4E4E4", "lo
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Turn a batch into pixels.
+    """Turn a batch into pixels, uint8 [N, H, W, 3].
 
     Args:
         images: [N, 3, H, W], floats in [-1, 1] or uint8 in [0, 255].
-
-    Returns:
-        uint8 [N, H, W, 3].
 
     Raises:
         ValueError: the batch has another shape, is empty, or holds numbers that are not finite.
@@ -71,10 +69,7 @@ def store_small_pictures(colors: int = 256) -> None:
     nothing.
 
     Args:
-        colors: kept in each figure, 2 to 256; flat diagrams need few, photos many.
-
-    Raises:
-        ValueError: another number.
+        colors: kept in each figure, 2 to 256 or ValueError; flat diagrams need few, photos many.
     """
     if not 2 <= colors <= 256:
         raise ValueError(f"a PNG with a palette has 2 to 256 colours, not {colors}")
@@ -94,6 +89,12 @@ def store_small_pictures(colors: int = 256) -> None:
 
     plt.close(plt.figure())  # the first figure loads matplotlib's own writer, replaced here
     shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)
+
+
+def show(alternative_text: str) -> None:
+    """Show the current figure, and store with it what a reader who cannot see it should know."""
+    display(plt.gcf(), metadata={"image/png": {"alt": alternative_text}})
+    plt.close()
 
 
 def grid_picture(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
@@ -235,6 +236,7 @@ def loss_curves(
     label: str = "loss",
     logarithmic: bool = False,
     scale: float = 1.0,
+    across: str = "step",
 ) -> Figure:
     """Draw curves over training steps, and beside them what the model drew at some of the steps.
 
@@ -244,6 +246,7 @@ def loss_curves(
         label: of the vertical axis, with its unit if it has one.
         logarithmic: whether the vertical axis is.
         scale: screen pixels for a picture's pixel.
+        across: label of the other axis.
 
     Raises:
         ValueError: there is no curve, or a curve's steps and values differ in number.
@@ -251,10 +254,9 @@ def loss_curves(
     if not curves:
         raise ValueError("no curve to draw")
     pictures = {step: to_pixels(images) for step, images in (pictures or {}).items()}
-    cells = [pixels[0].shape[:2] for pixels in pictures.values()]
-    cell_height = round(max((height for height, _ in cells), default=0) * scale)
-    cell_width = round(max((width for _, width in cells), default=0) * scale)
-    rows = max((len(pixels) for pixels in pictures.values()), default=0)
+    sizes = [pixels.shape[:3] for pixels in pictures.values()] or [(0, 0, 0)]
+    rows, height, width = (max(size[k] for size in sizes) for k in range(3))
+    cell_height, cell_width = round(height * scale), round(width * scale)
     plot_width, left, bottom, top = 340, 56, 42, 26
     plot_height = max(200, rows * (cell_height + GAP) - GAP)
     strip = len(pictures) * (cell_width + GAP) + (24 if pictures else 8)
@@ -269,7 +271,7 @@ def loss_curves(
         axes.plot(steps, values, dashes, color=colour, linewidth=1.4, label=_ascii(name))
     if logarithmic:
         axes.set_yscale("log")
-    axes.set_xlabel("step", fontsize=FONT + 1)
+    axes.set_xlabel(_ascii(across), fontsize=FONT + 1)
     axes.set_ylabel(_ascii(label), fontsize=FONT + 1)
     axes.tick_params(labelsize=FONT, which="both")
     axes.legend(fontsize=FONT + 1, frameon=False)
@@ -367,9 +369,8 @@ def heat_map(
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} {name} labels for {count} {name}s")
     low, high = limits or (float(values.min()), float(values.max()))
-    longest_row = max((len(label) for label in row_labels or [""]), default=0)
-    longest_column = max((len(label) for label in column_labels or [""]), default=0)
-    left, bottom = round(longest_row * CHARACTER) + 14, round(longest_column * CHARACTER) + 14
+    longest = [max(map(len, labels or [""])) for labels in (row_labels, column_labels)]
+    left, bottom = (round(length * CHARACTER) + 14 for length in longest)
     top = 22 if title else 6
     width, height = columns * cell, rows * cell
 

@@ -273,6 +273,17 @@ def check_fit(generator: nn.Module, data: PackedCaptions, text: np.ndarray | Ten
             raise ValueError(f"{what}: {found}, but {needed} are needed")
 
 
+def next_batch(
+    run: RunState, config: TrainingConfig, place: Place, text: np.ndarray | Tensor
+) -> TrainingBatch:
+    """Get a batch of pictures with their text features and noise, and note how long it took."""
+    asked = time.perf_counter()
+    noise = place.share(draw_noise(run, config.batch_size, run.noise))  # drawn for all
+    batch = place.batch(next(run.batches), text, noise, run.step + 1, run.noise)
+    run.history.waiting += time.perf_counter() - asked
+    return batch
+
+
 def take_step(
     objective: Objective,
     run: RunState,
@@ -281,11 +292,7 @@ def take_step(
     text: np.ndarray | Tensor,
 ) -> dict[str, Tensor]:
     """Get a batch, learn from it, and bring schedules and averages up to date."""
-    asked = time.perf_counter()
-    noise = place.share(draw_noise(run, config.batch_size, run.noise))  # drawn for all
-    batch = place.batch(next(run.batches), text, noise, run.step + 1, run.noise)
-    run.history.waiting += time.perf_counter() - asked
-    losses = learn(objective, batch, config, place)
+    losses = learn(objective, next_batch(run, config, place, text), config, place)
     run.history.learning_rates += next(iter(run.schedules.values())).get_last_lr()[:1]
     for schedule in run.schedules.values():
         schedule.step()
@@ -329,6 +336,14 @@ def open_run(
         for network in run.networks.values():
             network.compile()
     return run
+
+
+def keep_averages(run: RunState) -> None:
+    """Give the networks their averaged weights, at the end of a run, and leave training mode."""
+    for name, network in run.networks.items():
+        if name in run.averages:
+            network.load_state_dict(run.averages[name].module.state_dict())
+        network.eval()
 
 
 def train(
@@ -386,8 +401,5 @@ def train(
             watch.losses.append(take_step(objective, run, config, place, train_text))
             stop = place.any_process(bool(received))
             watch.after_step(objective, run, config, place, bar, stop)
-    for name, network in run.networks.items():
-        if name in run.averages:
-            network.load_state_dict(run.averages[name].module.state_dict())
-        network.eval()
+    keep_averages(run)
     return run.history

@@ -15,7 +15,8 @@ tests ask for:
 - Sections (`## `, perhaps with a number) "Where the article stops working", "Check yourself",
   "Summary" and "References"; works are cited as `[@key]`, a key of references.bib.
 - The last cell links the next notebook.
-- A cell that begins with `# package: t2i_course.X` holds definitions of that module, unchanged.
+- A cell that begins with `# package: t2i_course.X` holds definitions of that module, unchanged but
+  for a docstring, of which a cell may show the first paragraph alone.
   One that begins with `# package: t2i_course.X.Class` holds methods of that class, `def` at the
   left edge, so that a long class is shown method by method.
 """
@@ -243,10 +244,10 @@ def test_relative_links_lead_somewhere_and_the_last_cell_to_the_next_notebook(pa
 
 
 def dump(node):
-    """A definition's syntax tree as text; docstrings as if they stood at the left edge."""
+    """A definition's syntax tree as text; of docstrings the first paragraph."""
     for inner in ast.walk(node):
         if isinstance(inner, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(inner):
-            inner.body[0].value.value = ast.get_docstring(inner)
+            inner.body[0].value.value = ast.get_docstring(inner).partition("\n\n")[0]
     return ast.dump(node)
 
 

@@ -308,3 +308,12 @@ def test_pairs_that_do_not_fit_are_refused():
     for drawn, real, number in ((2, 3, 2), (2, 2, 3)):
         with pytest.raises(ValueError, match="give one of each for a pair"):
             plots.pair_grid(random_images(drawn), random_images(real), ["x"] * number)
+
+
+def test_a_figure_is_shown_with_its_alternative_text_and_closed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", lambda figure, metadata: shown.append((figure, metadata)))
+    figure = plots.image_grid(torch.zeros(2, 3, 8, 8))
+    plots.show("two gray squares")
+    assert shown == [(figure, {"image/png": {"alt": "two gray squares"}})]
+    assert not plt.fignum_exists(figure.number)
