@@ -81,8 +81,9 @@ def main() -> None:
                     "hardware": runtime.hardware(), "seconds": seconds,
                     "command": "python benchmarks/encoder_probe.py --ledger",
                 }  # fmt: skip
-                label = f"encoder-probe-{ENCODERS.get(name, 'other')}-{reading}-{wording}-{kind}"
-                metric = f"{kind} facts read right from the {reading} by a probe, share"
+                stage = ENCODERS.get(name, "other")
+                label = f"encoder-probe-{stage}-{reading}-{wording}-{kind}"
+                metric = f"{stage}: {kind} facts read right from the {reading} by a probe, share"
                 rows += [
                     report.Row(id=label, metric=metric, value=mean, **common),
                     report.Row(

@@ -28,8 +28,9 @@ import numpy as np
 from scipy import stats
 
 from t2i_course import report, runtime
+from t2i_course.reproduction import limits
 
-RUNS = runtime.data_folder() / "results" / "gan_ladder_runs.jsonl"  # every run, as it was
+RUNS = report.results_folder() / "gan_ladder_runs.jsonl"  # every run, as it was
 BARE = {
     "text_blocks": False, "matching_aware": False, "projection": False, "penalty": False,
     "false_captions": 1, "contradicting": 0.0, "augment": (),
@@ -125,12 +126,13 @@ def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
     return run
 
 
-def interval(values: list[float]) -> tuple[float, float] | None:
-    """Student's interval of a mean at 95 %; None of a single value."""
+def interval(values: list[float], metric: str) -> tuple[float, float] | None:
+    """Student's interval of a mean at 95 %, cut at the metric's limits; None of a single value."""
     if len(values) < 2:
         return None
     margin = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - margin), float(np.mean(values) + margin)
+    least, greatest = limits(metric)
+    return max(np.mean(values) - margin, least), min(np.mean(values) + margin, greatest)
 
 
 def main() -> None:
@@ -166,26 +168,28 @@ def main() -> None:
         figures = [rung.ljust(15)]
         for metric in METRICS:
             values = [run["metrics"][metric]["value"] for run in runs]
-            between = interval(values)
+            between = interval(values, metric)
             figures.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
             rows.append(
                 report.Row(
                     id=f"{name}-{report.slug(f'{rung} {metric}')}",
-                    metric=f"{metric}, mean of the seeds, after "
+                    metric=f"{rung}: {metric}, mean of the seeds, after "
                     f"{round(arguments.steps * STYLE.get(rung, 1.0))} steps of "
                     f"{arguments.batch_size} pictures",
                     value=float(np.mean(values)), interval=between, samples=arguments.samples,
                     split="val", extractor=runs[0]["metrics"][metric]["extractor"], **common,
                 )
             )  # fmt: skip
-        for cost, unit in (("seconds", "s"), ("megabytes", "MB")):
+        for cost, unit, what in (
+            ("seconds", "s", "seconds of training"),
+            ("megabytes", "MB", "megabytes of memory, the most that was resident"),
+        ):
             values = [run[cost] for run in runs]
             figures.append(f"{np.mean(values):.0f} {unit}")
             rows.append(
                 report.Row(
                     id=f"{name}-{rung}-{cost}", value=float(np.mean(values)),
-                    metric="seconds of training" if cost == "seconds" else "megabytes of memory, "
-                    "the most that was resident", interval=interval(values), samples=len(values),
+                    metric=f"{rung}: {what}", interval=interval(values, what), samples=len(values),
                     split="none", extractor="none", **common,
                 )
             )  # fmt: skip

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -127,6 +128,11 @@ class Row:
             raise ValueError(f"ledger row {self.id!r}: bad format {form!r} ({error})") from error
 
 
+def results_folder() -> Path:
+    """The ledger's folder: the one named by T2I_RESULTS, else `results` in the data folder."""
+    return Path(os.environ.get("T2I_RESULTS") or data_folder() / "results").expanduser()
+
+
 def slug(text: str) -> str:
     """Small letters, digits and hyphens: what ids of rows are made of."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -166,7 +172,7 @@ def add_rows(file: str | Path, rows: Iterable[Row]) -> Path:
     Raises:
         ValueError: the file holds something else, or two of the new rows have one id.
     """
-    path = data_folder() / "results" / file  # an absolute path stays what it is
+    path = results_folder() / file  # an absolute path stays what it is
     rows = list(rows)
     if len({row.id for row in rows}) < len(rows):
         raise ValueError(f"{path.name}: two new rows have the same id")
@@ -182,12 +188,12 @@ def read_rows(folder: Path | None = None) -> list[Row]:
     """Read the whole ledger.
 
     Args:
-        folder: of its files, `data/results` if None.
+        folder: of its files, `results_folder()` if None.
 
     Raises:
         ValueError: a file is not a list of complete rows, or two rows have one id.
     """
-    folder = data_folder() / "results" if folder is None else folder
+    folder = results_folder() if folder is None else folder
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.json")):
         for row in _read_file(path):
@@ -228,6 +234,27 @@ def fill_quotes(text: str, rows: Iterable[Row]) -> str:
         return match["open"] + ledger[match["id"]].render(match["form"]) + match["close"]
 
     return QUOTE.sub(rendered, text)
+
+
+def stale_quotes(text: str, rows: Iterable[Row]) -> list[str]:
+    """Find the quotes that the ledger does not bear out.
+
+    Returns:
+        For each, the row's id, what the ledger says now, and the sentence or the line of a table
+        that quotes it, without marks.
+    """
+    ledger, faults = list(rows), []
+    for match in QUOTE.finditer(text):
+        try:
+            now = QUOTE.sub(r"\g<text>", fill_quotes(match[0], ledger))
+        except (KeyError, ValueError) as error:
+            now = str(error.args[0])
+        if now != match["text"]:
+            before = re.split(r"\n\n|\n\||\. ", QUOTE.sub(r"\g<text>", text[: match.start()]))[-1]
+            after = re.split(r"\n\n|\n\||\. ", QUOTE.sub(r"\g<text>", text[match.end() :]))[0]
+            sentence = " ".join(f"{before}{match['text']}{after}".split())
+            faults.append(f"{match['id']}: the page says {sentence!r}, the ledger {now!r}")
+    return faults
 
 
 def write_quotes(path: str | Path) -> None:

@@ -282,13 +282,48 @@ def ledger():
     return report.read_rows(CHECKOUT / "data" / "results")
 
 
-@pytest.mark.parametrize(("name", "text"), [pytest.param(*pair, id=pair[0]) for pair in prose()])
+every_text = pytest.mark.parametrize(
+    ("name", "text"), [pytest.param(*pair, id=pair[0]) for pair in prose()]
+)
+
+
+@every_text
 def test_prose_quotes_the_ledger_as_it_is(name, text):
-    rendered = report.fill_quotes(text, ledger()).split("\n\n")
-    for paragraph, filled in zip(text.split("\n\n"), rendered, strict=True):
-        assert filled == paragraph, f"{name}: the ledger says otherwise"
+    assert report.stale_quotes(text, ledger()) == [], f"{name}: the ledger says otherwise"
     quotes = len(report.QUOTE.findall(text))
     assert text.count("<!-- ledger") == quotes == text.count("/ledger"), "a marker is misspelt"
+
+
+def changed(row):
+    """The row with another value; the interval goes along."""
+    shift = 0.1 + 0.5 * abs(row.value)
+    interval = row.interval and tuple(end + shift for end in row.interval)
+    return replace(row, value=row.value + shift, interval=interval)
+
+
+@every_text
+def test_a_changed_or_missing_row_is_noticed_in_every_sentence_that_quotes_it(name, text):
+    rows = ledger()
+    quoted = [match["id"] for match in report.QUOTE.finditer(text)]
+    for row in rows:
+        if row.id in quoted:
+            others = [other for other in rows if other is not row]
+            for faulty in ([*others, changed(row)], others):
+                named = [fault.partition(":")[0] for fault in report.stale_quotes(text, faulty)]
+                assert named == [row.id] * quoted.count(row.id), (name, row.id)
+
+
+def test_a_stale_quote_is_shown_in_its_sentence():
+    quote = f"<!-- ledger: {ROW.id} {{value:.1%}} -->12.5%<!-- /ledger -->"
+    text = f"First things.\n\nSome say so. Of the scenes, {quote} are\nright. No more."
+    assert report.stale_quotes(text, [ROW]) == []
+    (fault,) = report.stale_quotes(text, [replace(ROW, value=0.13)])
+    assert fault == f"{ROW.id}: the page says 'Of the scenes, 12.5% are right', the ledger '13.0%'"
+    (fault,) = report.stale_quotes(text, [])
+    assert fault.endswith(f"the ledger \"the ledger has no row '{ROW.id}', which the text quotes\"")
+    table = f"| of | share |\n|---|---|\n| MSE | {quote} |\n| GAN | 0% |\n"
+    (fault,) = report.stale_quotes(table, [replace(ROW, value=0.13)])
+    assert "'MSE | 12.5% |'" in fault
 
 
 def test_every_row_is_quoted_by_a_page_or_read_by_a_notebook():
