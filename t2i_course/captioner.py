@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2i_course.augmentation import augment
 from t2i_course.data import Batch, to_float
-from t2i_course.differentiable_augmentation import augment
 from t2i_course.metrics.networks import Setting, Task, load_network
 from t2i_course.text_encoder import TextEncoder
 

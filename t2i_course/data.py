@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from t2i_course import runtime
+from t2i_course import augmentation, runtime
 from t2i_course.photos.coco_folder import (
     CheckedCaptions,
     Split,
@@ -375,9 +375,6 @@ class Batch:
     image_rows: Tensor
 
 
-SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)  # leftmost and right-hand, too
-
-
 class CaptionBatches:
     """An endless row of batches: every epoch a new order, and a newly drawn caption an image.
 
@@ -459,7 +456,7 @@ class CaptionBatches:
         pixels = np.asarray(self.packed.images[image_rows.numpy()])  # [B, 3, S, S]
         if self.flips:
             flip = self._flip[image_rows.numpy()]  # [B]
-            flip &= [SIDES.search(caption) is None for caption in captions]
+            flip &= [augmentation.stays_true("flip", caption) for caption in captions]
             pixels[flip] = pixels[flip, :, :, ::-1]
         # As `to_float`. On busy cores torch's threads wait for each other longer than this takes.
         floats = np.divide(pixels, np.float32(127.5), dtype=np.float32)

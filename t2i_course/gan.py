@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2i_course import adversarial_losses as losses
-from t2i_course.differentiable_augmentation import AUGMENTATIONS, augment
+from t2i_course.augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 from t2i_course.scenes.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout

@@ -107,7 +107,14 @@ def _read_shape(
     return (shape if clear else None), diameter
 
 
-def read_picture(pixels: np.ndarray) -> Scene:
+def _between_edges(pixels: np.ndarray) -> np.ndarray:
+    """Estimate [64, 64, 3] of any background that changes evenly from the top to the bottom."""
+    top, bottom = np.median(pixels[0], axis=0), np.median(pixels[-1], axis=0)
+    down = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
+    return np.broadcast_to(top + (bottom - top) * down, pixels.shape)
+
+
+def read_picture(pixels: np.ndarray, any_background: bool = False) -> Scene:
     """Read a picture back into the facts it shows, without any training.
 
     Background from the edge, objects as connected regions, colour by nearest palette entry, shape
@@ -115,6 +122,8 @@ def read_picture(pixels: np.ndarray) -> Scene:
 
     Args:
         pixels: uint8 [64, 64, 3].
+        any_background: read the objects before a background of any colours, too; else a picture
+            without one of the four backgrounds is not read further.
 
     Returns:
         The scene; what cannot be told is None, never guessed.
@@ -130,7 +139,9 @@ def read_picture(pixels: np.ndarray) -> Scene:
         )
     pixels = pixels.astype(np.float32)
     background, estimate = _read_background(pixels)
-    if background is None:
+    if any_background:
+        estimate = _between_edges(pixels)
+    elif background is None:
         return Scene(None)
     difference = pixels - estimate
     distance = np.linalg.norm(difference, axis=2)
