@@ -101,7 +101,7 @@ def test_every_caption_is_true_of_its_own_picture(shares):
 def test_a_flip_makes_sides_and_relations_false_and_nothing_else(shares):
     flip = shares["flip"]
     assert flip["corner"] == 0 and flip["left of"] < 0.06
-    assert all(flip[kind] > 0.995 for kind in KINDS if kind not in SIDED)
+    assert all(flip[kind] > 0.98 for kind in KINDS if kind not in SIDED)
 
 
 def test_hue_makes_colours_false_and_nothing_else(shares):
