@@ -23,6 +23,7 @@ from t2i_course.flow_matching import FlowGenerator
 from t2i_course.gan import TextGenerator
 from t2i_course.image_decoder import DECODERS
 from t2i_course.plots import grid_picture
+from t2i_course.scenes.wording import BEYOND, UNSEEN_WORDS
 from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
     TextEncoder,
@@ -122,7 +123,7 @@ def load_model(
 def check_prompts(
     encoder: TextEncoder, prompts: Sequence[str], card: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Look for words that mean nothing to the encoder or to the generator.
+    """Look for words that mean nothing to the encoder or to the generator, or more than it draws.
 
     Args:
         encoder: of the generator.
@@ -141,6 +142,9 @@ def check_prompts(
     known = set(card.get("words", "").split())
     if known:
         known.update(card.get("prompt_encoder", {}).get("words", "").split())
+    beyond = BEYOND if card.get("data") == "scenes" else {}
+    if beyond:  # the encoder has read these words, on text alone
+        known.update(caption_words(" ".join(UNSEEN_WORDS)))
     for prompt in prompts:
         length = count_tokens(encoder, prompt)
         if length > encoder.max_tokens:
@@ -153,6 +157,10 @@ def check_prompts(
             notes.append(f"the encoder cannot read {_listed(unspelt)} in {_shorten(prompt)!r}")
         unread = [word for word in caption_words(prompt) if known and word not in known]
         unread = [word for word in dict.fromkeys(unread) if not any(word in u for u in unspelt)]
+        for limit, words in beyond.items():
+            if asked := [word for word in unread if word in words]:
+                notes.append(f"{limit}: {_listed(asked)} in {_shorten(prompt)!r} will not be drawn")
+                unread = [word for word in unread if word not in asked]
         if unread:
             notes.append(
                 f"the model does not know {_listed(unread)} in {_shorten(prompt)!r}: no caption "

@@ -29,6 +29,17 @@ def test_a_card_without_words_leaves_the_encoders_own_check(encoder):
     assert note.count("\u5706") == 2 and "cannot read" in note  # the word, and the prompt
 
 
+def test_what_no_scene_shows_is_said(encoder):
+    card = {"words": training_words(CAPTIONS), "data": "scenes"}
+    (note,) = check_prompts(encoder, ["four red circles on white"], card)
+    assert "three objects at most: 'four' in" in note
+    (note,) = check_prompts(encoder, ["a red star, no circle"], card)
+    assert "never what is not: 'no' in" in note
+    assert check_prompts(encoder, ["a tiny red star"], {**card, "words": "a red star"}) == []
+    (note,) = check_prompts(encoder, ["four red circles"], {**card, "data": "photos"})
+    assert "does not know 'four'" in note
+
+
 def test_a_prompt_that_is_too_long_is_an_error(encoder):
     with pytest.raises(ValueError, match="shorten it"):
         check_prompts(encoder, ["a red circle " * 40])

@@ -51,6 +51,14 @@ VALUES = {
     "background": ("white", "gray", "black", "sky"),
 }
 NUMBERS = {2: "two", 3: "three"}
+BEYOND = {  # what no scene shows: words that ask for it, and what to say of them
+    "a scene has three objects at most": (
+        "four five six seven eight nine ten dozen many several lots 4 5 6 7 8 9 10"
+    ).split(),
+    "captions of scenes say what is there, never what is not": (
+        "no not none without never nothing except"
+    ).split(),
+}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CLEAR_GAP = 8  # pixels between two centres from which a caption speaks of the relation
 CLEAR_CORNER = 22  # pixels: how near to two edges a centre is when a caption speaks of the corner
