@@ -162,6 +162,17 @@ def test_outputs_hold_no_error_warning_or_moving_picture(path):
             assert not {"image/svg+xml", "image/gif"} & set(output.get("data", {}))
 
 
+@pytest.mark.parametrize("name", ["05_evaluation"])
+def test_figures_have_alternative_text_and_cells_are_short(name):
+    cells = code_cells(FOLDER / f"{name}.ipynb")
+    for cell in cells:
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata["image/png"]["alt"]) > 20, cell.source
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells)
+    assert lengths[len(lengths) // 2] <= 8 and lengths[-1] <= 25
+
+
 @every_notebook
 def test_no_path_of_a_machine_is_stored(path):
     for cell in read(path).cells:
