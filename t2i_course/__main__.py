@@ -30,6 +30,7 @@ COMMANDS = {
     "sound": "hear a video of bouncing balls",
     "clips": "draw clips of bouncing balls, with their true sound",
     "train-sound": "train a network of video to audio",
+    "report": "write tables, figures and a LaTeX document from the ledger",
     "reproduce": "measure a row of the ledger again",
 }
 
