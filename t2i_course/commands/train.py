@@ -30,7 +30,7 @@ from t2i_course.commands.options import add_fields, fill, given_fields, option_f
 from t2i_course.data import PackedCaptions
 from t2i_course.gan import GanConfig
 from t2i_course.generation import GENERATORS
-from t2i_course.photos import shared_pictures
+from t2i_course.photos import caption_check, shared_pictures
 from t2i_course.processes import locked_folder
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
@@ -282,6 +282,8 @@ def read_data(
         captions = packed[split].all_captions
         if photos:
             text_encoder.warn_if_cut(encoder, captions)
+            if split == "train":
+                caption_check.check_captions(encoder, captions)
         text[split] = text_encoder.embed_for(
             GENERATORS[plan.model.decoder], encoder, captions, progress=plan.bars,
             dtype="float16" if photos else "float32",

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime
 from t2i_course.data import Batch, CaptionBatches, PackedCaptions, pack, resolve_data, to_float
+from t2i_course.photos.caption_check import check_captions
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder, card_entry
 
@@ -216,7 +217,7 @@ def train_network(
         The weights' file.
 
     Raises:
-        ValueError: fewer than two pictures are held out.
+        ValueError: fewer than two pictures are held out, or the encoder cannot read the captions.
     """
     place, folder = runtime.choose_device(device), resolve_data(data)
     train, val = (
@@ -228,6 +229,9 @@ def train_network(
             f"{folder} has {len(val)} held-out picture, and 2 are needed at least: a tenth is "
             "held out, so give 20 pictures or more"
         )
+    drawn = drawing.are_in(folder)
+    if encoder is not None and not drawn:
+        check_captions(encoder, train.all_captions)
     runtime.seed_everything(seed)
     task = prepare(Setting(folder, train, val, place, encoder, progress))
     start = time.perf_counter()
@@ -235,7 +239,7 @@ def train_network(
         task.network, task.loss, train, steps, batch_size or task.batch_size, task.learning_rate,
         seed, place, progress,
     )  # fmt: skip
-    seconds, drawn = time.perf_counter() - start, drawing.are_in(folder)
+    seconds = time.perf_counter() - start
     metrics = {**task.measure(), "loss at the end": np.mean(losses[-100:])}
     card = {
         "encoder": NO_ENCODER if encoder is None else card_entry(encoder),
