@@ -162,7 +162,7 @@ def test_outputs_hold_no_error_warning_or_moving_picture(path):
             assert not {"image/svg+xml", "image/gif"} & set(output.get("data", {}))
 
 
-@pytest.mark.parametrize("name", ["04_training", "05_evaluation"])
+@pytest.mark.parametrize("name", ["03_image_decoder", "04_training", "05_evaluation"])
 def test_figures_have_alternative_text_and_cells_are_short(name):
     cells = code_cells(FOLDER / f"{name}.ipynb")
     for cell in cells:
