@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from t2i_course import training
 from t2i_course.data import PackedCaptions, pack, to_float
 from t2i_course.image_decoder import ResidualDecoder
-from t2i_course.processes import STOPS, find_place
+from t2i_course.processes import STOPS, TrainingBatch, find_place
 from t2i_course.training import STATE_FILE, History, MeanSquaredError, TrainingConfig, train
 
 WIDTH = 12  # features of a caption
@@ -100,6 +100,22 @@ def test_the_loss_falls_and_the_history_has_a_value_for_each_step(data):
     assert len(history.validation_losses) == 3
     assert min(history.images_per_second) > 0 and history.seconds > 0
     assert not generator.training
+
+
+def test_the_baselines_step_gives_the_mean_squared_error_to_its_one_optimizer():
+    images, text, asked = torch.rand(3, 3, 16, 16) * 2 - 1, torch.randn(3, WIDTH), {}
+    batch = TrainingBatch(images, ["a"] * 3, None, None, text=text, noise=None, step=1)
+    generator = new_generator(0)
+    objective = MeanSquaredError(generator, TrainingConfig())
+    returned = objective.step(batch, lambda name, loss: asked.update({name: loss}))
+    drawn = generator(text).detach().requires_grad_()
+    by_hand = (drawn - images).square().sum() / (3 * 16**2 * 3)
+    by_hand.backward()
+    assert list(asked) == ["generator"] and not returned["mse"].requires_grad
+    torch.testing.assert_close(returned["mse"], by_hand.detach())
+    torch.testing.assert_close(drawn.grad, 2 * (drawn.detach() - images) / images.numel())
+    each = objective.validate(batch, {"generator": generator})
+    torch.testing.assert_close(each.mean(), by_hand.detach())
 
 
 def test_same_seed_same_run_and_another_seed_another(data, uninterrupted):
