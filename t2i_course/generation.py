@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from t2i_course.data import to_uint8
 from t2i_course.flow_matching import FlowGenerator
 from t2i_course.gan import TextGenerator
 from t2i_course.image_decoder import DECODERS
-from t2i_course.plots import grid_picture
+from t2i_course.plots import to_pixels
 from t2i_course.scenes.wording import BEYOND, UNSEEN_WORDS
 from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
@@ -226,6 +227,27 @@ def sample(
             text = encoder([prompts[number] for number in asked.tolist()])[which]
             images = generator(text, noise[rows % count])  # [B, 3, S, S]
             yield to_uint8(images.float()).cpu()
+
+
+def grid_picture(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
+    """Lay pictures out in rows, pixel for pixel, on white.
+
+    Args:
+        images: [N, 3, H, W], floats in [-1, 1] or uint8.
+        columns: pictures in a row; fewer if there are fewer pictures.
+        padding: white pixels between two pictures and around them.
+    """
+    pixels = to_pixels(images)
+    count, height, width, _ = pixels.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    shape = (padding + rows * (height + padding), padding + columns * (width + padding), 3)
+    canvas = np.full(shape, 255, dtype=np.uint8)
+    for index, picture in enumerate(pixels):
+        top = padding + index // columns * (height + padding)
+        left = padding + index % columns * (width + padding)
+        canvas[top : top + height, left : left + width] = picture
+    return Image.fromarray(canvas)
 
 
 def prompt_grid(images: Tensor, prompts: Sequence[str]) -> Image.Image:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 DOTS = 100  # per inch
 GAP = 4  # pixels between two pictures
-FONT = 7  # points
+FONT = 7  # points; `set_font` takes another size
 LINE = 12.4  # pixels for a line of text in that font
 CHARACTER = 5.4  # pixels, the mean width of a letter in that font
 HAIR = 1e-6  # pixels: without it 58 / 100 * 100 is 57 pixels high, and a picture of 16 pixels 17
@@ -97,25 +97,10 @@ def show(alternative_text: str) -> None:
     plt.close()
 
 
-def grid_picture(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
-    """Lay pictures out in rows, pixel for pixel, on white.
-
-    Args:
-        images: [N, 3, H, W], floats in [-1, 1] or uint8.
-        columns: pictures in a row; fewer if there are fewer pictures.
-        padding: white pixels between two pictures and around them.
-    """
-    pixels = to_pixels(images)
-    count, height, width, _ = pixels.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    shape = (padding + rows * (height + padding), padding + columns * (width + padding), 3)
-    canvas = np.full(shape, 255, dtype=np.uint8)
-    for index, picture in enumerate(pixels):
-        top = padding + index // columns * (height + padding)
-        left = padding + index % columns * (width + padding)
-        canvas[top : top + height, left : left + width] = picture
-    return Image.fromarray(canvas)
+def set_font(points: float) -> None:
+    """Write all that follows in another size; from 9 points on it can be read in print."""
+    global FONT, LINE, CHARACTER
+    FONT, LINE, CHARACTER = points, 12.4 / 7 * points, 5.4 / 7 * points
 
 
 def image_grid(

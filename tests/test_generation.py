@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
+import torch
 
-from t2i_course.generation import check_prompts, read_prompts, training_words
+from t2i_course.generation import check_prompts, grid_picture, read_prompts, training_words
 from t2i_course.text_encoder import TextEncoder
 
 CAPTIONS = ["A red circle.", "two red circles, on white", "a red star"]
@@ -49,3 +51,14 @@ def test_lines_of_a_prompt_file_end_where_an_editor_ends_them(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes("a red\u2028star\x0b\x85here\x1c\r\na cross\ra heart\n".encode())
     assert read_prompts([], file) == ["a red\u2028star\x0b\x85here", "a cross", "a heart"]
+
+
+def test_grid_picture_has_every_image_in_its_place():
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    picture = np.asarray(grid_picture(images, columns=3, padding=2))
+    assert picture.shape == (2 + 2 * 18, 2 + 3 * 18, 3)
+    for index in range(5):
+        top, left = 2 + index // 3 * 18, 2 + index % 3 * 18
+        expected = images[index].permute(1, 2, 0).numpy()
+        assert np.array_equal(picture[top : top + 16, left : left + 16], expected)
+    assert (picture[20:36, 38:54] == 255).all(), "an empty place is white"

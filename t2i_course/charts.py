@@ -1,0 +1,179 @@
+"""Charts that the notebooks share: lines, bars, matrices and points, with labels that can be read.
+
+Each function returns a matplotlib figure, to be shown by `plots.show`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from t2i_course.plots import DASHES, DOTS, PALETTE
+
+POINTS = 9  # of labels
+MARKERS = "os^Dv<>P"
+
+
+def _axes(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of some panels in a row, each of a size in inches."""
+    with plt.rc_context({"font.size": POINTS}):
+        figure, grid = plt.subplots(
+            1, columns, figsize=(size[0] * columns, size[1]), dpi=DOTS, layout="constrained",
+            squeeze=False,
+        )  # fmt: skip
+    for axes in grid[0]:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=POINTS)
+    return figure, list(grid[0])
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    """Name the series beside the axes, where they hide nothing."""
+    if len(names) > 1:
+        axes.legend(frameon=False, fontsize=POINTS, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def lines(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    labels: tuple[str, str],
+    levels: Mapping[str, float] | None = None,
+    logarithmic: str = "",
+    size: tuple[float, float] = (6.4, 2.6),
+) -> Figure:
+    """Draw curves.
+
+    Args:
+        curves: name to (x, y), in the order of the legend.
+        labels: of the two axes, with their units.
+        levels: name to a height at which a dotted line is drawn.
+        logarithmic: "x", "y" or "xy" for logarithmic axes.
+        size: inches.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    if not curves:
+        raise ValueError("no curve to draw")
+    levels = dict(levels or {})
+    figure, (axes,) = _axes(1, size)
+    for number, (name, (x, y)) in enumerate(curves.items()):
+        colour = list(PALETTE.values())[number % len(PALETTE)]
+        axes.plot(x, y, DASHES[number % len(DASHES)], color=colour, label=name)
+    for number, (name, height) in enumerate(levels.items()):
+        axes.axhline(height, color="black", linestyle=(":", "-.")[number % 2], lw=1, label=name)
+    for axis in logarithmic:
+        getattr(axes, f"set_{axis}scale")("log")
+    axes.set_xlabel(labels[0], fontsize=POINTS)
+    axes.set_ylabel(labels[1], fontsize=POINTS)
+    _legend(axes, [*curves, *levels])
+    return figure
+
+
+def bars(
+    series: Mapping[str, Mapping[str, float]],
+    label: str,
+    number_format: str | None = None,
+    size: tuple[float, float] = (6.4, 2.6),
+) -> Figure:
+    """Draw horizontal bars in groups.
+
+    Args:
+        series: name to (group to value), with the same groups in each.
+        label: of the values, with their unit.
+        number_format: such as ".0%" to write each value behind its bar.
+        size: inches.
+
+    Raises:
+        ValueError: there is no value, or the series have different groups.
+    """
+    groups = list(next(iter(series.values()), ()))
+    if not groups:
+        raise ValueError("no bar to draw")
+    figure, (axes,) = _axes(1, size)
+    height = 0.8 / len(series)
+    for number, (name, values) in enumerate(series.items()):
+        if list(values) != groups:
+            raise ValueError(f"series {name!r} has the groups {list(values)}, not {groups}")
+        places = np.arange(len(groups)) + height * (number - (len(series) - 1) / 2)
+        colour = list(PALETTE.values())[number % len(PALETTE)]
+        drawn = axes.barh(places, list(values.values()), 0.9 * height, color=colour, label=name)
+        if number_format:
+            texts = [format(value, number_format) for value in values.values()]
+            axes.bar_label(drawn, texts, padding=2, fontsize=POINTS)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.invert_yaxis()
+    axes.set_xlabel(label, fontsize=POINTS)
+    _legend(axes, list(series))
+    return figure
+
+
+def matrices(
+    panels: Mapping[str, Tensor | np.ndarray],
+    row_labels: Sequence[str] | None = None,
+    number_format: str | None = None,
+    limits: tuple[float, float] = (0, 1),
+    size: tuple[float, float] = (3.0, 2.6),
+) -> Figure:
+    """Draw matrices side by side; rows and columns are numbered, or the rows have labels.
+
+    Args:
+        panels: title to matrix [R, C].
+        row_labels: R of them, beside the first panel.
+        number_format: such as ".2f" to write each value in its cell.
+        limits: values of the darkest and of the lightest colour.
+        size: inches of a panel.
+
+    Raises:
+        ValueError: there is no matrix.
+    """
+    if not panels:
+        raise ValueError("no matrix to draw")
+    figure, grid = _axes(len(panels), size)
+    for axes, (title, matrix) in zip(grid, panels.items(), strict=True):
+        values = np.asarray(matrix)
+        axes.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
+        axes.set_title(title, fontsize=POINTS)
+        axes.set(xticks=range(values.shape[1]) if number_format else [], yticks=[])
+        for (row, column), value in np.ndenumerate(values if number_format else np.empty((0, 0))):
+            colour = "black" if value > sum(limits) / 2 else "white"
+            text = format(float(value), number_format)
+            axes.text(column, row, text, ha="center", va="center", fontsize=POINTS, color=colour)
+    if row_labels is not None:
+        grid[0].set_yticks(range(len(row_labels)), row_labels)
+    return figure
+
+
+def points(
+    panels: Mapping[str, Tensor | np.ndarray],
+    classes: Sequence[int],
+    names: Mapping[str, Sequence[int]],
+    size: tuple[float, float] = (3.2, 3.2),
+) -> Figure:
+    """Draw maps of points side by side, each class in its colour and with its marker.
+
+    Args:
+        panels: title to places [N, 2].
+        classes: [N], which of the names each point has.
+        names: name to colour (red, green, blue from 0 to 255), at most eight.
+        size: inches of a panel.
+
+    Raises:
+        ValueError: there is no map.
+    """
+    if not panels:
+        raise ValueError("no map to draw")
+    figure, grid = _axes(len(panels), size)
+    for axes, (title, places) in zip(grid, panels.items(), strict=True):
+        for number, (name, colour) in enumerate(names.items()):
+            x, y = np.asarray(places)[np.asarray(classes) == number].T
+            axes.scatter(x, y, s=18, color=[np.array(colour) / 255], marker=MARKERS[number],
+                         label=name, edgecolors="black", linewidths=0.3)  # fmt: skip
+        axes.set_title(title, fontsize=POINTS)
+        axes.set(xticks=[], yticks=[])
+    _legend(grid[-1], list(names))
+    return figure

@@ -1,0 +1,77 @@
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from t2i_course import charts
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_lines_have_their_numbers_labels_and_levels():
+    figure = charts.lines({"a": ([1, 2], [3, 4]), "b": ([1, 2], [5, 6])}, ("step", "loss"),
+                          {"chance": 4.5}, "y")  # fmt: skip
+    (axes,) = figure.axes
+    assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[3, 4], [5, 6]]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["a", "b", "chance"]
+    assert axes.get_yscale() == "log" and axes.get_xscale() == "linear"
+
+
+def test_bars_stand_in_groups_from_the_top_with_their_values():
+    figure = charts.bars({"x": {"one": 0.5, "two": 1.0}, "y": {"one": 0.25, "two": 0}}, "share",
+                         ".0%")  # fmt: skip
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 1.0, 0.25, 0]
+    assert [text.get_text() for text in axes.texts] == ["50%", "100%", "25%", "0%"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    overlap = [bar.get_y() for bar in axes.patches[:1]][0] + axes.patches[0].get_height()
+    assert overlap <= axes.patches[2].get_y()
+    with pytest.raises(ValueError, match="groups"):
+        charts.bars({"x": {"one": 1}, "y": {"two": 1}}, "share")
+
+
+def test_matrices_write_their_values_in_ink_that_is_seen():
+    figure = charts.matrices({"first": np.eye(2), "second": np.zeros((2, 3))}, ["p", "q"], ".1f")
+    first, second = figure.axes
+    assert [text.get_text() for text in first.texts] == ["1.0", "0.0", "0.0", "1.0"]
+    assert [text.get_color() for text in first.texts[:2]] == ["black", "white"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["p", "q"]
+    assert not second.get_yticks().size
+    assert not charts.matrices({"plain": np.eye(2)}).axes[0].texts
+
+
+def test_points_of_a_class_share_colour_and_marker():
+    names = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+    figure = charts.points({"map": np.array([[0, 1], [2, 3], [4, 5]])}, [0, 1, 0], names)
+    red, blue = figure.axes[0].collections
+    assert np.array_equal(red.get_offsets(), [[0, 1], [4, 5]])
+    assert np.array_equal(blue.get_offsets(), [[2, 3]])
+    assert red.get_facecolor()[0][:3].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: charts.lines({}, ("x", "y")),
+        lambda: charts.bars({}, "share"),
+        lambda: charts.matrices({}),
+        lambda: charts.points({}, [], {}),
+    ],
+)
+def test_nothing_to_draw_is_refused(call):
+    with pytest.raises(ValueError, match="to draw"):
+        call()
+
+
+def test_labels_have_nine_points():
+    figure = charts.bars({"x": {"one": 0.5}}, "share", ".0%")
+    (axes,) = figure.axes
+    sizes = [axes.xaxis.label, *axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels()]
+    assert {text.get_fontsize() for text in sizes} == {9}
