@@ -105,6 +105,7 @@ def bars(
         if number_format:
             texts = [format(value, number_format) for value in values.values()]
             axes.bar_label(drawn, texts, padding=2, fontsize=POINTS)
+    axes.margins(x=0.15 if number_format else 0.05)
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
     axes.set_xlabel(label, fontsize=POINTS)

@@ -100,7 +100,7 @@ def show(alternative_text: str) -> None:
 def set_font(points: float) -> None:
     """Write all that follows in another size; from 9 points on it can be read in print."""
     global FONT, LINE, CHARACTER
-    FONT, LINE, CHARACTER = points, 12.4 / 7 * points, 5.4 / 7 * points
+    FONT, LINE, CHARACTER = points, 13.4 / 7 * points, 5.4 / 7 * points
 
 
 def image_grid(

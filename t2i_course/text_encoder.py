@@ -23,7 +23,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 from t2i_course import runtime
 
@@ -141,6 +141,21 @@ def encoder_folder(pretrained: str | os.PathLike[str] | None) -> str:
     return name
 
 
+def load_bert(source: str) -> tuple[PreTrainedTokenizerBase, BertModel]:
+    """Read vocabulary and weights; OSError where folder or hub do not give them."""
+    try:
+        return AutoTokenizer.from_pretrained(source), BertModel.from_pretrained(
+            source, add_pooling_layer=False, dtype=torch.float32, attn_implementation="eager"
+        )
+    except (OSError, safetensors.SafetensorError) as error:
+        if Path(source).is_dir():
+            raise OSError(f"the encoder in {source} cannot be read: {error}") from error
+        raise OSError(
+            f"no encoder {source!r}: not a folder, and the hub gave none ({error}). "
+            "Download it once where there is a network, and name its folder."
+        ) from error
+
+
 class TextEncoder(nn.Module):
     """BERT with one vector a caption.
 
@@ -167,25 +182,11 @@ class TextEncoder(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
-        source = encoder_folder(pretrained)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.bert = BertModel.from_pretrained(
-                source, add_pooling_layer=False, dtype=torch.float32, attn_implementation="eager"
-            )
-        except (OSError, safetensors.SafetensorError) as error:
-            if Path(source).is_dir():
-                raise OSError(f"the encoder in {source} cannot be read: {error}") from error
-            raise OSError(
-                f"no encoder {source!r}: not a folder, and the hub gave none ({error}). "
-                "Download it once where there is a network, and name its folder."
-            ) from error
+        self.tokenizer, self.bert = load_bert(encoder_folder(pretrained))
         self.name = os.fspath(pretrained) if pretrained is not None else DEFAULT_ENCODER
-        self.pooling = pooling
-        self.frozen = frozen
+        self.pooling, self.frozen = pooling, frozen
         if frozen:
-            self.requires_grad_(False)
-            self.eval()
+            self.requires_grad_(False).eval()
         if device is not None:
             self.to(device)
 
