@@ -198,7 +198,7 @@ def _words_of(kind: str, *more: str) -> str:
 
 
 _SHADES = "white|gr[ae]y|black|dark|bright|light|pale"
-_SAID = {  # words that may state a fact of a kind; rather one too many
+SAID = {  # words that may state a fact of a kind; rather one too many
     kind: re.compile(rf"\b(?:{words})", re.IGNORECASE)
     for kind, words in {
         "left of": "left|right",  # leftmost and right-hand, too
@@ -216,7 +216,7 @@ _SAID = {  # words that may state a fact of a kind; rather one too many
 
 def says(caption: str) -> set[str]:
     """Kinds of statement, of `KINDS`, that a caption may make, by its words alone."""
-    return {kind for kind, words in _SAID.items() if words.search(caption)}
+    return {kind for kind, words in SAID.items() if words.search(caption)}
 
 
 def stays_true(operation: str, caption: Facts | str) -> bool:
@@ -229,7 +229,7 @@ def stays_true(operation: str, caption: Facts | str) -> bool:
     """
     if isinstance(caption, str):
         return not caption.strip() or not any(
-            _SAID[kind].search(caption) for kind in FALSIFIES[operation]
+            SAID[kind].search(caption) for kind in FALSIFIES[operation]
         )
     return not set(FALSIFIES[operation]) & set(statements(caption))
 
