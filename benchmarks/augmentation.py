@@ -163,33 +163,43 @@ def test_data() -> tuple[list[drawing.Scene], list[Facts], Tensor, list[str]]:
     return scenes, facts, images, [word_facts(told, rng) for told in facts]
 
 
+@cache
+def authored() -> list[tuple[str, Facts]]:
+    """Captions of one thing that authors wrote, with what they state."""
+    files = (Path(__file__).with_name(name) for name in AUTHORS)
+    lines = [line for file in files for line in authored_wordings.read_file(file)]
+    return [line for line in lines if len(line[1]["objects"]) == 1]
+
+
+@cache
+def sided() -> list[bool]:
+    """Whether each test caption states a side."""
+    return [not augmentation.stays_true("flip", told) for told in test_data()[1]]
+
+
 def measure(matcher: Matcher) -> dict[str, float]:
     """Shares of right picks, of own pictures among the first ten, of sides told apart."""
     scenes, facts, images, captions = test_data()
-    authored = [
-        line for name in AUTHORS
-        for line in authored_wordings.read_file(Path(__file__).with_name(name))
-        if len(line[1]["objects"]) == 1
-    ]  # fmt: skip
     with torch.inference_mode():
         shown = to_float(images)
         seen, mirrored = matcher.see(shown), matcher.see(shown.flip(3))  # [N, D] each
         read = matcher.read(matcher.numbers(captions))
-        authors = matcher.read(matcher.numbers([caption for caption, _ in authored]))
+        authors = matcher.read(matcher.numbers([caption for caption, _ in authored()]))
+
+    def right(match: Tensor, stated: Sequence[Facts]) -> float:
+        picks = match.argmax(dim=1).tolist()
+        pairs = zip(stated, picks, strict=True)
+        return float(np.mean([all(check_facts(told, scenes[k]).values()) for told, k in pairs]))
+
     match = read @ seen.T  # [N, N]
-    sided = [not augmentation.stays_true("flip", told) for told in facts]
-    right = [all(check_facts(f, scenes[k]).values())
-             for f, k in zip(facts, match.argmax(1).tolist(), strict=True)]  # fmt: skip
-    others = [all(check_facts(f, scenes[k]).values()) for (_, f), k in
-              zip(authored, (authors @ seen.T).argmax(1).tolist(), strict=True)]  # fmt: skip
     own = match.diagonal()
+    before = own > (read * mirrored).sum(dim=1)  # [N]
     return {
-        "right picks": float(np.mean(right)),
-        "right picks, authors' captions": float(np.mean(others)),
+        "right picks": right(match, facts),
+        "right picks, authors' captions": right(authors @ seen.T, [told for _, told in authored()]),
         "own picture among ten": ((match > own[:, None]).sum(1) < 10).float().mean().item(),
-        "own picture before its mirror image": (own > (read * mirrored).sum(1))[sided]
-        .float().mean().item(),
-    }  # fmt: skip
+        "own picture before its mirror image": before[sided()].float().mean().item(),
+    }
 
 
 def finished() -> dict[str, dict]:
@@ -215,6 +225,8 @@ def run(arm: str, size: int, seed: int, steps: int, batch: int) -> dict:
 
 def rows_of(arm: str, size: int, runs: Sequence[dict], command: str) -> Iterator[report.Row]:
     """A row of the ledger for each figure of some seeds."""
+    samples = {"right picks, authors' captions": len(authored()),
+               "own picture before its mirror image": sum(sided())}  # fmt: skip
     for name in runs[0]["found"]:
         values = np.array([entry["found"][name] for entry in runs])
         mean, interval = float(values.mean()), None
@@ -224,9 +236,10 @@ def rows_of(arm: str, size: int, runs: Sequence[dict], command: str) -> Iterator
         yield report.Row(
             id=f"augmentation-{report.slug(f'{arm} {size} {name}')}",
             metric=f"caption matcher of {size} pictures, augmented: {arm}; {name}, share",
-            value=mean, interval=interval, samples=TEST, seeds=SEEDS[: len(values)], split="test",
+            value=mean, interval=interval, samples=samples.get(name, TEST),
+            seeds=SEEDS[: len(values)], split="test",
             extractor="facts of the picked scene", data="scenes of one object at 32 pixels",
-            hardware=runs[0]["hardware"], seconds=sum(entry["seconds"] for entry in runs),
+            hardware=runs[0]["hardware"], seconds=round(sum(entry["seconds"] for entry in runs), 1),
             command=command,
         )  # fmt: skip
 
