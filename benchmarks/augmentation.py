@@ -45,7 +45,7 @@ from t2i_course.scenes.wording import Facts, choose_facts, word_facts
 
 RUNS = runtime.data_folder() / "cache" / "augmentation_runs.jsonl"
 ARMS = ("none", "pictures", "text", "both", "any flip")
-SIZES, POOL, SEEDS = (250, 1_000), 10_000, (0, 1, 2)
+SIZES, POOL, SEEDS = (250, 1_000, 4_000, 10_000), 10_000, (0, 1, 2)
 WIDTH, WORDINGS, TEST, LENGTH = 64, 8, 1_000, 24
 AUTHORS = ("own_words.txt", "other_words.txt", "third_words.txt")
 TOKEN = re.compile(r"[a-z]+|[,;:.()-]")
