@@ -35,7 +35,7 @@ from t2i_course.commands import options, train
 from t2i_course.commands.console import read_settings
 from t2i_course.gan import GanConfig
 from t2i_course.image_decoder import ResidualDecoder
-from t2i_course.metrics.caption_matcher import CaptionMatcher
+from t2i_course.latent_space import SharedSpace
 from t2i_course.metrics.networks import NO_ENCODER
 from t2i_course.metrics.scene_features import SceneFeatures
 from t2i_course.report import LOG_FILE, read_lines
@@ -532,7 +532,11 @@ def measuring(home, small_scenes) -> Path:
     torch.manual_seed(0)
     save = checkpoints.save_weights
     save("scene-features", SceneFeatures(8), card | {"encoder": NO_ENCODER})
-    save("caption-matcher", CaptionMatcher(32, width=16), card | {"encoder": named})
+    save(
+        "caption-matcher",
+        SharedSpace(32, width=16, name="caption-matcher"),
+        card | {"encoder": named},
+    )
     save("gan", ResidualDecoder(32, noise_dim=4, width=16), card | {"encoder": named})
     return home
 

@@ -1,11 +1,11 @@
-"""The command `metric-network`: train a network that measures pictures, or the captioner."""
+"""The command `metric-network`: train a network that measures pictures or teaches generators."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from t2i_course import captioner, checkpoints
+from t2i_course import captioner, checkpoints, latent_space
 from t2i_course.commands.console import (
     add_bad_image,
     add_common,
@@ -18,20 +18,27 @@ from t2i_course.metrics import caption_matcher, photo_features, scene_features
 from t2i_course.metrics.networks import train_network
 from t2i_course.text_encoder import TextEncoder
 
-READERS = (caption_matcher, captioner)  # those that take the text encoder's features or tokens
-MODULES = {m.NAME: m for m in (scene_features, photo_features, *READERS)}
+PREPARE = {m.NAME: m.prepare for m in (scene_features, photo_features, caption_matcher, captioner)}
+PREPARE |= {
+    latent_space.NAME: latent_space.prepare,
+    latent_space.VAE_NAME: latent_space.prepare_vae,
+}
+ENCODERS = {  # of those that take the text encoder's features or tokens
+    caption_matcher.NAME: None, captioner.NAME: None, latent_space.NAME: latent_space.ENCODER,
+}  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add which network, what it learns from, and how long."""
     add = parser.add_argument
-    add("network", choices=MODULES, help="scene-features, for FD-scenes; caption-matcher, for "
+    add("network", choices=PREPARE, help="scene-features, for FD-scenes; caption-matcher, for "
         "retrieval; photo-features, for distances of photos, trained without labels; captioner, "
-        "which words pictures and teaches a generator word by word")  # fmt: skip
+        "which words pictures and teaches a generator word by word; shared-space, for pictures and "
+        "captions; picture-vae, an autoencoder to draw from")  # fmt: skip
     add_data(parser)
-    add("--encoder", metavar="NAME|PATH", help="of caption-matcher and captioner; default: "
-        "caption-bert")  # fmt: skip
-    add("--steps", type=int, default=3000, help="default: %(default)s")
+    add("--encoder", metavar="NAME|PATH", help="of caption-matcher, captioner and "
+        "shared-space; default: caption-bert, for shared-space caption-bert-2")  # fmt: skip
+    add("--steps", type=int, help="default: 3000; shared-space 1000, picture-vae 1500")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add_bad_image(parser)
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
@@ -39,22 +46,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train scene-features, photo-features, the caption-matcher or the captioner."""
-    check_steps(args)
-    module = MODULES[args.network]
+    """Train a network, and write its weights and model card."""
+    if args.steps is not None:
+        check_steps(args)
     output = checkpoints.check_output(args.output or f"my-{args.network}")
     data, device = args.settings.data, args.settings.device
-    if module is scene_features and args.data is None:
+    if args.network == scene_features.NAME and args.data is None:
         data = "scenes"
+    encoder = None
+    if args.network in ENCODERS:
+        encoder = TextEncoder(args.encoder or ENCODERS[args.network], device=device)
     file = train_network(
-        module.prepare,
+        PREPARE[args.network],
         data,
         output,
         args.steps,
         args.size,
         args.settings.seed,
         str(device),
-        TextEncoder(args.encoder, device=device) if module in READERS else None,
+        encoder,
         on_bad_image=args.on_bad_image,
         command=command_line(args),
         progress=sys.stderr.isatty(),

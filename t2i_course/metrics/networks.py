@@ -2,8 +2,8 @@
 
 `metrics.scene_features` reads attributes, `metrics.photo_features` tells photos apart,
 `metrics.caption_matcher` compares a picture with captions; no generator is trained against any of
-them. `t2i_course.captioner`, which generators are trained against and which measures nothing, is
-trained by the same function.
+them. `t2i_course.captioner` and the networks of `t2i_course.latent_space`, which generators may be
+trained against and which measure nothing, are trained by the same function.
 
 Each of these modules has a function `prepare`: it says what is trained, by which loss, and what is
 measured at the end.
@@ -174,6 +174,8 @@ class Task:
         measure: of the trained network, in eval mode: what its card says, by name.
         batch_size: images a step.
         learning_rate: the highest.
+        steps: updates, unless others are asked for.
+        half: whether weights are stored, and measured, in half precision.
     """
 
     network: nn.Module
@@ -181,13 +183,15 @@ class Task:
     measure: Callable[[], Mapping[str, float]]
     batch_size: int = 256
     learning_rate: float = 2e-3
+    steps: int = 3000
+    half: bool = False
 
 
 def train_network(
     prepare: Callable[[Setting], Task],
     data: str,
     output: str | os.PathLike[str],
-    steps: int = 3000,
+    steps: int | None = None,
     size: int = 64,
     seed: int = 0,
     device: str | None = None,
@@ -203,7 +207,7 @@ def train_network(
         prepare: of the kind of network, such as `scene_features.prepare`.
         data: "scenes", or a folder in COCO's layout, or of shards.
         output: name in `data/checkpoints`, or a path.
-        steps: updates.
+        steps: updates; None for the kind's own.
         size: side of the pictures, pixels.
         seed: of weights, order, captions and views.
         device: as `runtime.choose_device` takes it.
@@ -234,12 +238,14 @@ def train_network(
         check_captions(encoder, train.all_captions)
     runtime.seed_everything(seed)
     task = prepare(Setting(folder, train, val, place, encoder, progress))
-    start = time.perf_counter()
+    steps, start = steps or task.steps, time.perf_counter()
     losses = fit(
         task.network, task.loss, train, steps, batch_size or task.batch_size, task.learning_rate,
         seed, place, progress,
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    if task.half:
+        task.network.half().float()  # rounded, as whoever loads it will have it
     metrics = {**task.measure(), "loss at the end": np.mean(losses[-100:])}
     card = {
         "encoder": NO_ENCODER if encoder is None else card_entry(encoder),
@@ -252,7 +258,9 @@ def train_network(
         "license": "Apache-2.0" if drawn else "as the training data allow",
         "seed": seed,
     }
-    return checkpoints.save_weights(output, task.network, card)
+    return checkpoints.save_weights(
+        output, task.network.half() if task.half else task.network, card
+    )
 
 
 def load_network(

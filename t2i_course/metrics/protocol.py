@@ -41,8 +41,9 @@ from t2i_course.evaluation import (
     retrieval,
     wilson_interval,
 )
+from t2i_course.latent_space import SharedSpace
 from t2i_course.metrics import photo_features
-from t2i_course.metrics.caption_matcher import CaptionMatcher, load_caption_matcher, matched_text
+from t2i_course.metrics.caption_matcher import load_caption_matcher, matched_text
 from t2i_course.metrics.clip_score import ClipNetwork, clip_score
 from t2i_course.metrics.held_out import GeneratedPictures, HeldOut, other_real, reference
 from t2i_course.metrics.inception import InceptionFeatures
@@ -82,7 +83,7 @@ class MetricNetworks:
     """
 
     extractor: Extractor | None = None
-    matcher: CaptionMatcher | None = None
+    matcher: SharedSpace | None = None
     inception: InceptionFeatures | None = None
     clip: ClipNetwork | None = None
     device: torch.device | str | None = None
@@ -231,7 +232,7 @@ class _Run:
 
     def add(
         self, source: str, metric: str, value: Estimate, what: str,
-        reader: Extractor | CaptionMatcher | ClipNetwork | str, seconds: float,
+        reader: Extractor | SharedSpace | ClipNetwork | str, seconds: float,
         share: bool = False, split: str | None = None,
     ) -> None:  # fmt: skip
         """Note a number; see `Measure`."""

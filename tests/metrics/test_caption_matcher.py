@@ -6,12 +6,8 @@ import torch
 
 from t2i_course import data
 from t2i_course.evaluation import retrieval
-from t2i_course.metrics.caption_matcher import (
-    CaptionMatcher,
-    load_caption_matcher,
-    matched_text,
-    prepare,
-)
+from t2i_course.latent_space import SharedSpace
+from t2i_course.metrics.caption_matcher import load_caption_matcher, matched_text, prepare
 from t2i_course.metrics.networks import train_network
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder, embed_captions
@@ -30,7 +26,7 @@ def folder(tmp_path_factory):
 
 def test_loss_is_the_symmetric_cross_entropy_of_the_cosines():
     torch.manual_seed(0)
-    matcher = CaptionMatcher(8, width=4).eval()
+    matcher = SharedSpace(8, width=4).eval()
     images, text = torch.rand(3, 3, 64, 64) * 2 - 1, torch.randn(3, 8)
     with torch.no_grad():
         pictures = torch.nn.functional.normalize(matcher.picture(images), dim=1)
@@ -45,7 +41,7 @@ def test_loss_is_the_symmetric_cross_entropy_of_the_cosines():
 
 def test_features_have_length_one_and_do_not_depend_on_the_batch():
     torch.manual_seed(0)
-    matcher = CaptionMatcher(8).eval()
+    matcher = SharedSpace(8).eval()
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 64, 64), dtype=np.uint8)
     found = matcher.embed_images(images)
     assert found.dtype == np.float32 and found.shape == (7, 128)
@@ -59,13 +55,13 @@ def test_features_have_length_one_and_do_not_depend_on_the_batch():
 def test_photos_are_cut_and_scenes_are_not(folder, as_photos, tmp_path, monkeypatch, kind):
     place = folder if kind == "scenes" else as_photos(folder, tmp_path / "photos")
     seen = []
-    loss = CaptionMatcher.loss
+    loss = SharedSpace.loss
 
     def watched(network, images, text):
         seen.append(images.clone())
         return loss(network, images, text)
 
-    monkeypatch.setattr(CaptionMatcher, "loss", watched)
+    monkeypatch.setattr(SharedSpace, "loss", watched)
     train_network(
         prepare, str(place), tmp_path / "few", steps=4, batch_size=48, device="cpu",
         encoder=TextEncoder(device="cpu"), progress=False,
@@ -97,7 +93,7 @@ def test_training_finds_the_captions_of_training_pictures(folder, tmp_path):
 
 def test_captions_reach_the_matchers_space_through_its_own_encoder(tiny_bert):
     torch.manual_seed(0)
-    matcher, encoder = CaptionMatcher(32, width=16).eval(), TextEncoder(tiny_bert)
+    matcher, encoder = SharedSpace(32, width=16).eval(), TextEncoder(tiny_bert)
     matcher.encoder = {"name": str(tiny_bert), "fingerprint": encoder.fingerprint,
                        "pooling": "mean"}  # fmt: skip
     captions = ["a red circle", "two small blue stars", "a red circle"]

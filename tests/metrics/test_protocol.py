@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from t2i_course import checkpoints, evaluation, report
-from t2i_course.metrics.caption_matcher import CaptionMatcher
+from t2i_course.latent_space import SharedSpace
 from t2i_course.metrics.clip_score import ClipNetwork, clip_score
 from t2i_course.metrics.held_out import (
     GeneratedPictures,
@@ -59,7 +59,7 @@ def networks(held, tiny_bert) -> MetricNetworks:
     extractor = load_scene_features(WEIGHTS, device="cpu")
     torch.manual_seed(0)
     encoder = TextEncoder(tiny_bert)
-    matcher = CaptionMatcher(encoder.width, width=16).eval()
+    matcher = SharedSpace(encoder.width, width=16).eval()
     matcher.fingerprint = "fedcba9876543210"
     matcher.encoder = {"name": str(tiny_bert), "fingerprint": encoder.fingerprint}
     matcher.encoder["pooling"] = "mean"
@@ -355,7 +355,11 @@ def two_of_each(tmp_path, tiny_bert, monkeypatch):
         torch.manual_seed(seed)
         save = checkpoints.save_weights
         save(f"{prefix}scene-features", SceneFeatures(8), CARD | {"encoder": NO_ENCODER})
-        save(f"{prefix}caption-matcher", CaptionMatcher(32, width=16), CARD | {"encoder": named})
+        save(
+            f"{prefix}caption-matcher",
+            SharedSpace(32, width=16, name="caption-matcher"),
+            CARD | {"encoder": named},
+        )
     return tmp_path
 
 
