@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2i_course.data import Batch, PackedCaptions, to_float
+from t2i_course.data import Batch, PackedCaptions
 from t2i_course.differentiable_augmentation import augment
 from t2i_course.evaluation import Estimate, wilson_interval
 from t2i_course.metrics.networks import PictureNetwork, Setting, Task, load_network
@@ -31,13 +31,12 @@ from t2i_course.scenes.truth_table import TruthTable
 from t2i_course.scenes.wording import Facts, word_facts
 from t2i_course.text_encoder import embed_captions
 
-NAME, VAE_NAME = "shared-space", "picture-vae"
+NAME = "shared-space"
 ENCODER = "caption-bert-2"
 WIDTH = 128
-CAPTIONS_EACH = 4  # captions that are drawn for a picture in each step
+CAPTIONS_EACH = 2  # captions of a picture that are learnt from
 MOVED = ("translation",)  # what is done to training pictures: no caption becomes false
 HELD_OUT = 1000  # pictures and captions that retrieval is measured on
-LATENT = 64
 
 
 # One space for pictures and captions
@@ -161,20 +160,18 @@ def retrieval_both_ways(similarity: np.ndarray, true: np.ndarray) -> dict[str, E
 
 
 def hard_negatives(
-    folder: Path, split: str, facts: list[Facts], seed: int = 0
+    folder: Path, split: str, rows: np.ndarray, seed: int = 0
 ) -> tuple[list[str], list[Facts]]:
-    """Word for each caption of a split of scenes one that is false of its picture in one respect.
+    """Word for captions of scenes, given by their rows, others that are false in one respect.
 
     None names a pair of shape and colour that training pictures lack: such captions would be false
     in every step, and the space would learn that they are never true.
     """
     shown, rng = drawing.read_instances(folder, split), random.Random(seed)
-    wrong = []
-    for entry, stated in zip(drawing.read_captions(folder, split), facts, strict=True):
+    entries, wrong = drawing.read_captions(folder, split), []
+    for entry in (entries[row] for row in rows.tolist()):
         for _ in range(20):
-            other = contradicting_facts(
-                {**entry, "facts": stated}, shown[entry["image_id"]], rng, third=True
-            )
+            other = contradicting_facts(entry, shown[entry["image_id"]], rng, third=True)
             pairs = {(thing.get("shape"), thing.get("color")) for thing in other["objects"]}
             if not pairs & drawing.UNSEEN_PAIRS:
                 break
@@ -185,47 +182,47 @@ def hard_negatives(
 def prepare(setting: Setting) -> Task:
     """A new shared space and its training, for `metrics.networks.train_network`.
 
-    Each picture meets four of its captions in a step, one after the other. Of scenes the facts say
-    which captions are true of which pictures, and every caption brings one that contradicts it; of
-    photos only the captions of the same photo are known to be true.
+    Each picture meets two of its captions in a step, one after the other. Of scenes the facts say
+    which captions are true of which pictures, and each picture brings a caption that contradicts
+    it; of photos only the captions of the same photo are known to be true.
     """
     device, train, drawn = setting.device, setting.train, drawing.are_in(setting.folder)
     network = SharedSpace(setting.encoder.width, train.size)
     network.to(device, memory_format=torch.channels_last)
-    text = np.asarray(
-        embed_captions(setting.encoder, train.all_captions, progress=setting.progress)
-    )
-    rng, is_true = np.random.default_rng(0), None
+    counts = np.diff(train.caption_starts)[:, None]  # [N, 1]
+    rows = train.caption_starts[:-1, None] + np.arange(CAPTIONS_EACH) % counts  # [N, K]
+    captions, is_true, extra = [train.all_captions[row] for row in rows.ravel()], None, 0
     if drawn:
-        facts = facts_of(setting.folder, train)
-        wrong, wrong_facts = hard_negatives(setting.folder, "train", facts)
-        wrong = embed_captions(setting.encoder, wrong, progress=setting.progress)
+        facts, extra = facts_of(setting.folder, train), rows.size
+        wrong, wrong_facts = hard_negatives(setting.folder, "train", rows[:, 0])
+        captions += wrong  # [N K + N]
         shown = drawing.read_instances(setting.folder, "train")
-        is_true = TruthTable(facts + wrong_facts, [shown[i] for i in train.image_ids.tolist()])
-        text = np.concatenate([text, wrong])  # [2 N, D]
+        is_true = TruthTable(
+            [facts[row] for row in rows.ravel()] + wrong_facts,
+            [shown[number] for number in train.image_ids.tolist()],
+        )
+    text = np.asarray(embed_captions(setting.encoder, captions, progress=setting.progress))
 
     def loss(batch: Batch) -> Tensor:
-        images, rows = augment(batch.images, MOVED), batch.image_rows.numpy()
+        images, own = augment(batch.images, MOVED), batch.image_rows.numpy()
         pictures = network.picture(images.to(device, memory_format=torch.channels_last))
         pictures = functional.normalize(pictures.float(), dim=1)  # [B, E]
-        first, counts = train.caption_starts[rows], np.diff(train.caption_starts)[rows]
         losses = []
-        for _ in range(CAPTIONS_EACH):
-            chosen = first + (rng.random(len(rows)) * counts).astype(int)  # [B]
+        for k in range(CAPTIONS_EACH):
+            chosen, true = own * CAPTIONS_EACH + k, own[:, None] == own  # [B], [B, B]
             if is_true is not None:
-                chosen = np.concatenate([chosen, chosen + len(train.all_captions)])  # [2 B]
-                true = is_true(chosen, rows)
-            else:
-                true = rows[:, None] == rows[None]  # [B, B]
-            features = torch.from_numpy(text[chosen]).to(device)
-            captions = functional.normalize(network.text(features).float(), dim=1)  # [C, E]
+                chosen = np.concatenate([chosen, extra + own])  # [2 B]
+                true = is_true(chosen, own)
+            embedded = network.text(torch.from_numpy(text[chosen]).to(device))
+            embedded = functional.normalize(embedded.float(), dim=1)  # [C, E]
             scale = network.log_scale.exp().clamp(max=100)
-            losses.append(info_nce(pictures, captions, scale, torch.from_numpy(true).to(device)))
+            losses.append(info_nce(pictures, embedded, scale, torch.from_numpy(true).to(device)))
         return torch.stack(losses).mean()
 
     return Task(
-        network, loss, lambda: measure(network, setting), learning_rate=2e-3, steps=1000, half=True
-    )
+        network, loss, lambda: measure(network, setting), 128, learning_rate=2e-3, steps=700,
+        half=True,
+    )  # fmt: skip
 
 
 def measure(network: SharedSpace, setting: Setting) -> dict[str, float]:
@@ -303,17 +300,9 @@ def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
 
 
 class PictureVae(nn.Module):
-    """A variational autoencoder of pictures (kingma2014vae): a Gaussian for each picture.
+    """A variational autoencoder of pictures (kingma2014vae): a Gaussian for each picture."""
 
-    Attributes:
-        name: of the checkpoint's kind.
-        config: arguments of the constructor.
-        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
-    """
-
-    name = VAE_NAME
-
-    def __init__(self, image_size: int = 64, latent: int = LATENT, width: int = 32) -> None:
+    def __init__(self, image_size: int = 64, latent: int = 64, width: int = 32) -> None:
         """Build the layers.
 
         Args:
@@ -331,8 +320,7 @@ class PictureVae(nn.Module):
                 f"image_size {image_size}, width {width}: choose 8, 16, 32, 64, ... and a multiple "
                 "of 8"
             )
-        self.image_size, self.latent, self.fingerprint = image_size, latent, ""
-        self.config = {"image_size": image_size, "latent": latent, "width": width}
+        self.image_size, self.latent = image_size, latent
         channels = [width * min(k + 1, 4) for k in range(halvings)]  # from the outside in
         down: list[nn.Module] = []
         for before, after in zip([3, *channels], channels, strict=False):
@@ -343,8 +331,8 @@ class PictureVae(nn.Module):
         for before, after in zip(channels[::-1], channels[-2::-1], strict=False):
             up += [nn.GroupNorm(8, before), nn.SiLU(), nn.Upsample(scale_factor=2)]
             up += [nn.Conv2d(before, after, 3, padding=1)]
-        up += [nn.GroupNorm(8, channels[0]), nn.SiLU(), nn.Conv2d(channels[0], 12, 3, padding=1)]
-        self.decoder = nn.Sequential(*up, nn.PixelShuffle(2))  # 12 channels are 3 at twice the side
+        up += [nn.GroupNorm(8, channels[0]), nn.SiLU(), nn.Upsample(scale_factor=2)]
+        self.decoder = nn.Sequential(*up, nn.Conv2d(channels[0], 3, 3, padding=1))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Turn images [B, 3, S, S] in [-1, 1] into mean and log variance, [B, Z] each."""
@@ -386,38 +374,6 @@ class PictureVae(nn.Module):
         """Encode images [B, 3, S, S] and decode the means."""
         with torch.inference_mode():
             return self.decode(self.encode(images)[0]).float().clamp(-1, 1)
-
-
-def prepare_vae(setting: Setting) -> Task:
-    """A new autoencoder and its training, for `metrics.networks.train_network`."""
-    device = setting.device
-    network = PictureVae(setting.train.size)
-    network.to(device, memory_format=torch.channels_last)
-
-    def loss(batch: Batch) -> Tensor:
-        images = augment(batch.images, MOVED).to(device, memory_format=torch.channels_last)
-        return sum(network.loss(images, torch.randn(len(images), network.latent, device=device)))
-
-    def measure() -> dict[str, float]:
-        images = to_float(torch.from_numpy(np.array(setting.val.images[:HELD_OUT]))).to(device)
-        with torch.inference_mode():
-            mean, log_variance = network.encode(images)
-        error = (network.reconstruct(images) - images).square().mean()
-        kl = kl_to_standard_normal(mean, log_variance).sum(dim=1).mean()
-        return {"squared error of a value, val": error, "KL, nats a picture, val": kl}
-
-    return Task(network, loss, measure, batch_size=64, learning_rate=2e-3, steps=1500, half=True)
-
-
-def load_picture_vae(
-    name: str | os.PathLike[str] = VAE_NAME, device: torch.device | str | None = None
-) -> PictureVae:
-    """Load a trained autoencoder, in eval mode.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
-    """
-    return load_network(name, {VAE_NAME: PictureVae}, device)[0]
 
 
 class ConditioningAugmentation(nn.Module):

@@ -22,7 +22,7 @@ from t2i_course import checkpoints
 from t2i_course.captioner import Captioner
 from t2i_course.gan import Discriminator
 from t2i_course.generation import GENERATORS
-from t2i_course.latent_space import PictureVae, SharedSpace
+from t2i_course.latent_space import SharedSpace
 from t2i_course.metrics.scene_features import SceneFeatures
 from t2i_course.metrics.sound_features import SoundFeatures
 from t2i_course.text_encoder import TextEncoder
@@ -42,7 +42,6 @@ BUILDERS = GENERATORS | {
     "scene-features": SceneFeatures,
     "caption-matcher": SharedSpace,
     "shared-space": SharedSpace,
-    "picture-vae": PictureVae,
     "captioner": Captioner,
     "video-to-audio": VideoToAudio,
     "sound-features": SoundFeatures,
@@ -81,9 +80,6 @@ def run_network(network: nn.Module, encoder: str) -> dict[str, Tensor]:
         size = (len(images), 8)
         words = torch.randint(network.config["vocabulary"], size, generator=generator)
         return {"logits": network(network.see(scaled), words)}
-    if isinstance(network, PictureVae):
-        mean, log_variance = network.encode(scaled)
-        return {"mean": mean, "log variance": log_variance, "images": network.decode(mean)}
     text = TextEncoder(DATA / "encoders" / encoder, device="cpu")(CAPTIONS).sentence
     if isinstance(network, SharedSpace):
         found = {"images": network.embed_images(images.numpy()), "text": network.embed_text(text)}

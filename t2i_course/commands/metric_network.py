@@ -18,11 +18,8 @@ from t2i_course.metrics import caption_matcher, photo_features, scene_features
 from t2i_course.metrics.networks import train_network
 from t2i_course.text_encoder import TextEncoder
 
-PREPARE = {m.NAME: m.prepare for m in (scene_features, photo_features, caption_matcher, captioner)}
-PREPARE |= {
-    latent_space.NAME: latent_space.prepare,
-    latent_space.VAE_NAME: latent_space.prepare_vae,
-}
+MODULES = (scene_features, photo_features, caption_matcher, captioner, latent_space)
+PREPARE = {module.NAME: module.prepare for module in MODULES}
 ENCODERS = {  # of those that take the text encoder's features or tokens
     caption_matcher.NAME: None, captioner.NAME: None, latent_space.NAME: latent_space.ENCODER,
 }  # fmt: skip
@@ -33,12 +30,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("network", choices=PREPARE, help="scene-features, for FD-scenes; caption-matcher, for "
         "retrieval; photo-features, for distances of photos, trained without labels; captioner, "
-        "which words pictures and teaches a generator word by word; shared-space, for pictures and "
-        "captions; picture-vae, an autoencoder to draw from")  # fmt: skip
+        "which words pictures and teaches a generator word by word; shared-space, one space for "
+        "pictures and captions, which may teach one, too")  # fmt: skip
     add_data(parser)
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher, captioner and "
         "shared-space; default: caption-bert, for shared-space caption-bert-2")  # fmt: skip
-    add("--steps", type=int, help="default: 3000; shared-space 1000, picture-vae 1500")
+    add("--steps", type=int, help="default: 3000, for shared-space 700")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add_bad_image(parser)
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
