@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2i_course.augmentation import augment
 from t2i_course.data import Batch, PackedCaptions
-from t2i_course.differentiable_augmentation import augment
 from t2i_course.evaluation import Estimate, wilson_interval
 from t2i_course.metrics.networks import PictureNetwork, Setting, Task, load_network
 from t2i_course.scenes import drawing

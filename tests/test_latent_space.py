@@ -11,7 +11,6 @@ from t2i_course import data, latent_space
 from t2i_course.latent_space import (
     ConditioningAugmentation,
     PictureVae,
-    SharedSpace,
     info_nce,
     kl_to_standard_normal,
     reparameterise,
