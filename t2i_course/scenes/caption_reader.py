@@ -1,0 +1,140 @@
+"""The reader of captions: a sentence of the grammar back to the facts that it states.
+
+The oracle reads pictures, this reads sentences; together they say whether a caption that a network
+wrote is true of a picture, word order and wording aside. What the grammar of
+`t2i_course.scenes.wording` cannot say is not read: None, and never a guess.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from t2i_course.scenes.drawing import Scene
+from t2i_course.scenes.oracle import check_facts
+from t2i_course.scenes.wording import (
+    ENDS,
+    NUMBERS,
+    OPPOSITE,
+    ROWS,
+    VALUES,
+    WORDS,
+    Facts,
+    plural,
+)
+
+Relations = tuple[tuple[int, str, int], ...]  # of groups; "1" and "2" stand for the words' values
+
+
+def _meanings(values: Sequence[str]) -> dict[str, str]:
+    """Every wording of some values, with the value."""
+    return {word: value for value in values for usual in WORDS[value] for word in usual}
+
+
+SIZES, COLORS, NOUNS = (_meanings(VALUES[name]) for name in ("size", "color", "shape"))
+NOUNS |= {plural(word): value for word, value in NOUNS.items()} | {"shape": "", "shapes": ""}
+GROUNDS, BESIDE = _meanings(VALUES["background"]), _meanings(tuple(OPPOSITE))
+UPPER = _meanings(("upper", "lower"))
+COUNTS = {"a": 1, "an": 1} | {word: number for number, word in NUMBERS.items()}
+
+
+def _any(words: Mapping[str, Any], name: str = "") -> str:
+    """A pattern for one of some words, the longest first."""
+    found = "|".join(sorted(words, key=len, reverse=True))
+    return f"(?P<{name}>{found})" if name else f"(?:{found})"
+
+
+THING = re.compile(
+    f"{_any(COUNTS, 'count')} (?:{_any(SIZES, 'size')} )?(?:{_any(COLORS, 'color')} )?"
+    f"{_any(NOUNS, 'shape')}"
+)
+GROUND = re.compile(
+    f"(?:a picture of )?(?:on {_any(GROUNDS, 'before')}, )?(?P<body>.+?)"
+    f"(?: (?:on|against) {_any(GROUNDS, 'after')})?"
+)
+
+
+def _forms() -> Iterator[tuple[re.Pattern, Relations]]:
+    """Every sentence of the grammar: a pattern with its things P, Q, R, and what it relates."""
+    thing = re.sub(r"\?P<\w+>", "?:", THING.pattern)
+    p, q, r = (f"(?P<{name}>{thing})" for name in "PQR")
+    one, two = _any(BESIDE, "one"), _any(BESIDE, "two")
+    corner = f"(?:in|at) the {_any(UPPER, 'up')} (?P<side>left|right)(?: corner)?"
+    texts = [
+        (p, ()), (f"{p} {corner}", ()), (f"{corner} there is {p}", ()),
+        (f"{p} and {q}", ()), (f"{p}, {q} and {r}", ()), (f"{p} {one} {q}", ((0, "one", 1),)),
+        (f"{p} {one} {q}, and {r} {two} both", ((0, "one", 1), (2, "two", 0), (2, "two", 1))),
+    ]  # fmt: skip
+    for relation, (here, there) in ENDS.items():
+        pair, row = ((0, relation, 1),), ROWS[relation]
+        texts += [(f"{p} {here} and {q} {there}", pair)]
+        texts += [(f"{here} (?:there is )?{p}, {there} {q}", pair)]
+        texts += [(f"{there} (?:there is )?{q}, {here} {p}", pair)]
+        triple = ((0, relation, 1), (1, relation, 2))
+        texts += [(f"{row} {p}, {q} and {r}", triple), (f"{p}, {q} and {r} {row}", triple)]
+        texts += [(f"{p} {here}, {q} in the middle and {r} {there}", triple)]
+    return ((re.compile(text), relations) for text, relations in texts)
+
+
+FORMS = tuple(_forms())
+
+
+def read_caption(caption: str) -> Facts | None:
+    """Read what a caption states.
+
+    Args:
+        caption: a sentence, in letters of any size; spaces before commas do not matter.
+
+    Returns:
+        `background` (or None), `objects` (the stated attributes of each) and `relations`
+        ([index, "left of" or "above", index]), as `wording.choose_facts` gives them; None where the
+        grammar has no such sentence.
+    """
+    text = re.sub(r"\s+([,.;:])", r"\1", " ".join(caption.lower().split()))
+    whole = GROUND.fullmatch(text)
+    if whole is None or (whole["before"] and whole["after"]):
+        return None
+    ground = whole["before"] or whole["after"]
+    for form, relations in FORMS:
+        if found := form.fullmatch(whole["body"]):
+            facts = _facts(found.groupdict(), relations)
+            return {"background": GROUNDS[ground] if ground else None, **facts}
+    return None
+
+
+def _facts(found: dict[str, str], relations: Relations) -> dict[str, list]:
+    """Objects and relations of a sentence's parts."""
+    objects, groups = [], []
+    for name in "PQR":
+        if found.get(name):
+            count, thing = _thing(found[name])
+            groups.append(range(len(objects), len(objects) + count))
+            objects += [dict(thing) for _ in groups[-1]]
+    if found.get("up"):
+        objects[0]["corner"] = f"{UPPER[found['up']]} {found['side']}"
+    stated = []
+    for a, named, b in relations:
+        relation = BESIDE[found[named]] if named in ("one", "two") else named
+        if relation not in ENDS:  # "right of" is "left of" from the other side
+            a, relation, b = b, OPPOSITE[relation], a
+        stated += [[i, relation, j] for i, j in itertools.product(groups[a], groups[b])]
+    return {"objects": objects, "relations": stated}
+
+
+def _thing(phrase: str) -> tuple[int, dict[str, str]]:
+    """Number and stated attributes of "two small red stars"."""
+    parts = THING.fullmatch(phrase)
+    read = {"shape": NOUNS, "color": COLORS, "size": SIZES}
+    values = {name: words[parts[name]] for name, words in read.items() if parts[name]}
+    return COUNTS[parts["count"]], {name: value for name, value in values.items() if value}
+
+
+def is_true(caption: str, scene: Scene) -> bool | None:
+    """Say whether every statement of a caption holds in a scene; None if it cannot be read.
+
+    The number of objects is a statement, too: "a red star" is false of two red stars.
+    """
+    facts = read_caption(caption)
+    return None if facts is None else all(check_facts(facts, scene).values())
