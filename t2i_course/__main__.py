@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train a generator",
     "generate": "draw prompts with a trained generator",
     "evaluate": "measure what a model draws",
+    "caption": "word what pictures show",
     "encoder": "pre-train the small BERT, caption-bert",
     "metric-network": "train a network that measures pictures",
     "sound": "hear a video of bouncing balls",

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2i_course import checkpoints
-from t2i_course.captioner import Captioner
 from t2i_course.gan import Discriminator
 from t2i_course.generation import GENERATORS
 from t2i_course.latent_space import SharedSpace
 from t2i_course.metrics.scene_features import SceneFeatures
 from t2i_course.metrics.sound_features import SoundFeatures
+from t2i_course.multitask import Captioner
 from t2i_course.text_encoder import TextEncoder
 from t2i_course.video_to_audio import MELS, VideoToAudio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from t2i_course import captioner, checkpoints, latent_space
+from t2i_course import checkpoints, latent_space, multitask
 from t2i_course.commands.console import (
     add_bad_image,
     add_common,
@@ -18,10 +18,10 @@ from t2i_course.metrics import caption_matcher, photo_features, scene_features
 from t2i_course.metrics.networks import train_network
 from t2i_course.text_encoder import TextEncoder
 
-MODULES = (scene_features, photo_features, caption_matcher, captioner, latent_space)
+MODULES = (scene_features, photo_features, caption_matcher, multitask, latent_space)
 PREPARE = {module.NAME: module.prepare for module in MODULES}
 ENCODERS = {  # of those that take the text encoder's features or tokens
-    caption_matcher.NAME: None, captioner.NAME: None, latent_space.NAME: latent_space.ENCODER,
+    caption_matcher.NAME: None, multitask.NAME: None, latent_space.NAME: latent_space.ENCODER,
 }  # fmt: skip
 
 

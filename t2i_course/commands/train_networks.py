@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2i_course import captioner, gan, image_decoder, report, text_encoder, training
+from t2i_course import gan, image_decoder, multitask, report, text_encoder, training
 from t2i_course.commands.console import first_process
 from t2i_course.data import PackedCaptions
 from t2i_course.flow_matching import FlowGenerator, FlowMatching
@@ -95,14 +95,14 @@ def load_teacher(plan: Plan, encoder: TextEncoder) -> Teacher | None:
             "the captioner that comes with the course knows scenes only: train one on these photos "
             "with `python -m t2i_course metric-network captioner` and name it with --captioner"
         )
-    name = name or captioner.NAME
-    network = captioner.load_captioner(encoder, name, plan.settings.device)
+    name = name or multitask.NAME
+    network = multitask.load_captioner(encoder, name, plan.settings.device)
     if network.image_size != size:
         raise ValueError(
             f"the captioner reads pictures of {network.image_size} pixels, this run draws {size}: "
             f"train one with `python -m t2i_course metric-network captioner --size {size}`"
         )
-    return captioner.redescription(network, encoder), f"{Path(name).name} {network.fingerprint}"
+    return multitask.redescription(network, encoder), f"{Path(name).name} {network.fingerprint}"
 
 
 def measuring(

@@ -2,7 +2,7 @@
 
 `metrics.scene_features` reads attributes, `metrics.photo_features` tells photos apart,
 `metrics.caption_matcher` compares a picture with captions; no generator is trained against any of
-them. `t2i_course.captioner` and the networks of `t2i_course.latent_space`, which generators may be
+them. `t2i_course.multitask` and the networks of `t2i_course.latent_space`, which generators may be
 trained against and which measure nothing, are trained by the same function.
 
 Each of these modules has a function `prepare`: it says what is trained, by which loss, and what is

@@ -45,7 +45,8 @@ def test_contradicting_captions_are_read_as_what_they_state():
 
 
 @pytest.mark.parametrize("caption", [
-    "", "a", "hello", "a red", "a star a heart", "a red blue star", "two star and", "four red stars",
+    "", "a", "hello", "a red", "a star a heart", "a red blue star", "two star and",
+    "four red stars",
     "a red star on a pink background", "a dog on a white background", "a star over", "over a star",
     "on white, a star on black", "a star, a heart and", "a red star is small",
 ])  # fmt: skip

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -5,14 +6,17 @@ import pytest
 import torch
 
 from t2i_course import data
-from t2i_course.captioner import (
+from t2i_course.metrics.networks import train_network
+from t2i_course.multitask import (
+    BothWays,
     Captioner,
+    UncertaintyWeighting,
+    beam_search,
     load_captioner,
     prepare,
     redescription,
     surprises,
 )
-from t2i_course.metrics.networks import train_network
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
 
@@ -64,6 +68,144 @@ def test_no_word_is_guessed_from_words_that_come_later():
     before, after = network(seen, words), network(seen, other)
     assert torch.allclose(before[:, :5], after[:, :5], atol=1e-5)
     assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-2)
+
+
+def test_an_lstm_reads_in_order_too_and_words_change_what_comes_next():
+    network = untrained(decoder="lstm")
+    seen = network.see(torch.rand(1, 3, 64, 64))
+    words = torch.randint(20, (1, 9))
+    other = words.clone()
+    other[:, 5:] = (other[:, 5:] + 7) % 20
+    before, after = network(seen, words), network(seen, other)
+    assert torch.allclose(before[:, :5], after[:, :5], atol=1e-5)
+    assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-2)
+
+
+def test_an_unknown_decoder_is_an_error():
+    with pytest.raises(ValueError, match="decoder 'gru': choose one of transformer, lstm"):
+        untrained(decoder="gru")
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "lstm"])
+def test_attention_is_shares_of_places_and_leaves_the_network_as_it_was(decoder):
+    network = untrained(decoder=decoder)
+    images, words = torch.rand(2, 3, 64, 64), torch.randint(20, (2, 7))
+    with torch.no_grad():
+        before = network(network.see(images), words)
+        looked = network.attention(images, words)
+        assert torch.equal(network(network.see(images), words), before)
+    assert looked.shape == (2, 7, 8, 8) and (looked >= 0).all()
+    assert torch.allclose(looked.sum(dim=(2, 3)), torch.ones(2, 7), atol=1e-5)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_masked_cross_entropy_of_even_guesses_is_log_v_for_each_word():
+    network = untrained()
+    torch.nn.init.zeros_(network.next.weight)
+    torch.nn.init.zeros_(network.next.bias)
+    real = torch.tensor([[1] * 6, [1, 1, 1, 0, 0, 0]])
+    with torch.no_grad():
+        found = network.surprise(torch.rand(2, 3, 64, 64), torch.randint(20, (2, 6)), real)
+    assert torch.allclose(found, np.log(20) * real[:, 1:].float())
+
+
+# The beam: a toy model of 4 words, 0 to begin and 3 to end, whose next word hangs on the last two
+
+LONGEST, END = 5, 3
+
+
+def toy(seed):
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(4, 4, 4, generator=generator, dtype=torch.float64).mul(2).log_softmax(2)
+
+    def following(words):
+        before = words[:, -2] if words.shape[1] > 1 else torch.zeros_like(words[:, -1])
+        return table[before, words[:, -1]]
+
+    return following
+
+
+def score(following, sequence):
+    return sum(
+        following(torch.tensor([sequence[:k]]))[0, sequence[k]].item()
+        for k in range(1, len(sequence))
+    )
+
+
+def all_sequences():
+    """Of at most 5 words, from 0, cut at the first end."""
+    for rest in itertools.product(range(4), repeat=LONGEST - 1):
+        cut = rest.index(END) + 1 if END in rest else len(rest)
+        yield (0, *rest[:cut])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wide_beam_finds_the_best_of_all_sequences(seed):
+    following = toy(seed)
+    ranked = sorted({s: score(following, s) for s in all_sequences()}.items(), key=lambda p: -p[1])
+    start = torch.zeros(2, 1, dtype=torch.long)
+    words, scores = beam_search(following, start, END, LONGEST, 4**LONGEST)
+    for row in range(2):
+        for k in range(3):
+            best, value = ranked[k]
+            assert tuple(words[row, k, : len(best)].tolist()) == best
+            assert (words[row, k, len(best) :] == END).all()
+            assert scores[row, k].item() == pytest.approx(value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_of_width_1_is_greedy_and_a_wider_one_no_worse_here(seed):
+    following, greedy = toy(seed), [0]
+    while greedy[-1] != END and len(greedy) < LONGEST:
+        greedy.append(int(following(torch.tensor([greedy])).argmax()))
+    start = torch.zeros(1, 1, dtype=torch.long)
+    words, scores = beam_search(following, start, END, LONGEST, 1)
+    assert words[0, 0, : len(greedy)].tolist() == greedy
+    assert scores.item() == pytest.approx(score(following, greedy))
+    _, wide = beam_search(following, start, END, LONGEST, 4**LONGEST)
+    assert wide[0, 0] >= scores[0, 0] - 1e-12
+    with pytest.raises(ValueError, match="choose 1"):
+        beam_search(following, start, END, LONGEST, 0)
+
+
+# Both directions
+
+
+def test_uncertainty_weighting_is_least_where_the_noise_is_the_loss():
+    weigh = UncertaintyWeighting()
+    losses = {"caption": torch.tensor(0.7), "picture": torch.tensor(0.09)}
+    assert weigh(losses).item() == pytest.approx(0.7 + 0.045)  # sigma 1: cross-entropy, half of mse
+    optimizer = torch.optim.Adam(weigh.parameters(), lr=0.05)
+    for _ in range(1000):
+        optimizer.zero_grad()
+        weigh(losses).backward()
+        optimizer.step()
+    variance = {name: s.exp().item() for name, s in weigh.log_variance.items()}
+    assert variance == pytest.approx({"caption": 1.4, "picture": 0.09}, rel=1e-2)
+
+
+def test_both_losses_reach_the_decoder_that_they_share_and_their_own_parts_alone():
+    torch.manual_seed(0)
+    network = BothWays(Captioner(20, 12, image_size=32))
+    images, words = torch.rand(3, 3, 32, 32), torch.randint(20, (3, 6))
+    real = torch.tensor([[1] * 6, [1, 1, 1, 0, 0, 0], [1] * 6])
+    own = {"caption": network.captioner.picture, "picture": network.draw}
+    for task, other in (("caption", "picture"), ("picture", "caption")):
+        network.zero_grad()
+        network.losses(images, words, real)[task].backward()
+        shared = [weight.grad for weight in network.captioner.decoder.parameters()]
+        assert sum(g is not None and bool((g != 0).any()) for g in shared) > len(shared) / 2
+        assert all(weight.grad is not None for weight in own[task].parameters())
+        assert all(weight.grad is None for weight in own[other].parameters())
+
+
+def test_what_is_understood_of_a_caption_does_not_hang_on_its_padding():
+    torch.manual_seed(0)
+    network = BothWays(Captioner(20, 12, image_size=16)).eval()
+    words, real = torch.randint(20, (1, 8)), torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]])
+    assert network.draw(torch.zeros(1, 128, 1, 1)).shape == (1, 3, 16, 16)
+    alone = network.understand(words[:, :4], real[:, :4])
+    assert torch.allclose(network.understand(words, real), alone, atol=1e-5)
 
 
 def test_surprise_is_minus_the_logarithm_of_the_product_of_the_words_probabilities():
