@@ -33,6 +33,7 @@ GRID = 8  # places to a side of the map
 CHANNELS = (32, 64, 96, 128)  # of maps of a half of the side, a quarter, and so on
 WIDTH, LAYERS, ATTENTION_HEADS = 128, 2, 4
 DECODERS = ("transformer", "lstm")
+TASKS = ("caption", "picture")
 IGNORED = -100  # cross_entropy's own number for what has no target
 
 
@@ -402,11 +403,25 @@ class BothWays(nn.Module):
         hidden = self.captioner.read(self.blank.expand(len(words), -1, -1), words)  # [B, T, 128]
         return hidden[torch.arange(len(words)), real.sum(dim=1) - 1]
 
-    def losses(self, images: Tensor, words: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of a word, and squared error of a pixel, of pictures and their captions."""
-        surprise = self.captioner.surprise(images, words, real).sum() / real[:, 1:].sum()
-        drawn = self.draw(self.understand(words, real)[:, :, None, None])  # [B, 3, S, S]
-        return {"caption": surprise, "picture": functional.mse_loss(drawn, images)}
+    def losses(
+        self, images: Tensor, words: Tensor, real: Tensor, tasks: Sequence[str] = TASKS
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of a word, squared error of a pixel: of pictures with their captions.
+
+        Args:
+            images: [B, 3, S, S] in [-1, 1].
+            words: [B, T], token numbers.
+            real: [B, T], 1 where there is a token.
+            tasks: of which of `TASKS`; the others cost nothing.
+        """
+        found = {}
+        if "caption" in tasks:
+            surprise = self.captioner.surprise(images, words, real)  # [B, T - 1]
+            found["caption"] = surprise.sum() / real[:, 1:].sum()
+        if "picture" in tasks:
+            drawn = self.draw(self.understand(words, real)[:, :, None, None])  # [B, 3, S, S]
+            found["picture"] = functional.mse_loss(drawn, images)
+        return found
 
 
 class UncertaintyWeighting(nn.Module):
