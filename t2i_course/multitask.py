@@ -281,6 +281,16 @@ def to_text(words: Tensor, encoder: TextEncoder) -> list[str]:
     return tokens.batch_decode(words, skip_special_tokens=True)
 
 
+def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest: int = 4) -> float:
+    """Likeness of N captions to N lists of reference captions, 0 to 1 (papineni2002bleu).
+
+    Runs of one to `longest` words that they share. How true a caption is does not count.
+    """
+    from torchmetrics.functional.text import bleu_score  # slow to import, and loads transformers
+
+    return float(bleu_score(candidates, references, n_gram=longest))
+
+
 def prepare(setting: Setting, decoder: str = "transformer") -> Task:
     """A new captioner and its training, for `metrics.networks.train_network`."""
     encoder, device = setting.encoder, setting.device

@@ -12,6 +12,7 @@ from t2i_course.multitask import (
     Captioner,
     UncertaintyWeighting,
     beam_search,
+    bleu,
     load_captioner,
     prepare,
     redescription,
@@ -166,6 +167,12 @@ def test_a_beam_of_width_1_is_greedy_and_a_wider_one_no_worse_here(seed):
     assert wide[0, 0] >= scores[0, 0] - 1e-12
     with pytest.raises(ValueError, match="choose 1"):
         beam_search(following, start, END, LONGEST, 0)
+
+
+def test_bleu_is_the_geometric_mean_of_the_shares_of_runs():
+    assert bleu(["a red star"], [["a red star"]], 3) == pytest.approx(1)
+    found = bleu(["a red star here"], [["a red heart here"]], 2)  # 3 of 4 words, 1 of 3 pairs
+    assert found == pytest.approx((3 / 4 * 1 / 3) ** 0.5)
 
 
 # Both directions
