@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from t2i_course import data
+from t2i_course.augmentation import stays_true
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -280,9 +281,9 @@ def test_half_of_the_photos_are_mirrored_anew_each_epoch_and_none_that_names_a_s
 
 @pytest.mark.parametrize("caption", ["A dog on the LEFT", "the leftmost cup", "a right-hand drive"])
 def test_captions_that_name_a_side_are_found(caption):
-    assert data.SIDES.search(caption)
+    assert not stays_true("flip", caption)
 
 
 @pytest.mark.parametrize("caption", ["a bright day", "a man upright", "an alright cake"])
 def test_words_that_hold_a_side_name_none(caption):
-    assert not data.SIDES.search(caption)
+    assert stays_true("flip", caption)
