@@ -178,3 +178,34 @@ def points(
         axes.set(xticks=[], yticks=[])
     _legend(grid[-1], list(names))
     return figure
+
+
+def scatter_panels(
+    panels: Mapping[str, Mapping[str, Tensor | np.ndarray]], size: int = 300
+) -> Figure:
+    """Draw groups of points in the plane, a panel for each way to look at them.
+
+    Args:
+        panels: title of a panel to name of a group to points [N, 2]; every panel has its own
+            legend and scale.
+        size: screen pixels of a panel's side.
+
+    Raises:
+        ValueError: there is no panel or group, or points are not [N, 2].
+    """
+    if not panels or not all(panels.values()):
+        raise ValueError("no points to draw")
+    figure, row = _axes(len(panels), (size / DOTS, size / DOTS))
+    for axes, (title, groups) in zip(row, panels.items(), strict=True):
+        for index, (name, points) in enumerate(groups.items()):
+            values = np.asarray(points)
+            if values.ndim != 2 or values.shape[1] != 2:
+                raise ValueError(f"{title}, {name}: need points [N, 2], got {list(values.shape)}")
+            colour = list(PALETTE.values())[index % len(PALETTE)]
+            marker = MARKERS[index % len(MARKERS)]
+            axes.scatter(*values.T, s=9, color=colour, marker=marker, alpha=0.6, linewidths=0,
+                         label=name)  # fmt: skip
+        axes.set_title(title, fontsize=POINTS, parse_math=False)
+        axes.legend(fontsize=POINTS, frameon=False, handletextpad=0.1, borderpad=0.1)
+        axes.set(xticks=[], yticks=[])
+    return figure

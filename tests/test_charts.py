@@ -2,6 +2,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 
 from t2i_course import charts
 
@@ -75,3 +76,18 @@ def test_labels_have_nine_points():
     (axes,) = figure.axes
     sizes = [axes.xaxis.label, *axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels()]
     assert {text.get_fontsize() for text in sizes} == {9}
+
+
+def test_every_group_of_points_is_drawn_in_its_panel_with_its_name():
+    points = torch.rand(5, 2)
+    figure = charts.scatter_panels(
+        {"by side": {"left": points, "right": points + 1}, "all": {"all": points.numpy()}}
+    )
+    first, second = figure.axes
+    assert [len(axes.collections) for axes in (first, second)] == [2, 1]
+    assert np.allclose(first.collections[1].get_offsets(), points + 1)
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["left", "right"]
+    assert second.get_title() == "all"
+    for wrong in ({}, {"x": {}}, {"x": {"a": torch.rand(3)}}):
+        with pytest.raises(ValueError, match="points"):
+            charts.scatter_panels(wrong)

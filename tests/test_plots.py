@@ -308,21 +308,6 @@ def test_pairs_that_do_not_fit_are_refused():
             plots.pair_grid(random_images(drawn), random_images(real), ["x"] * number)
 
 
-def test_every_group_of_points_is_drawn_in_its_panel_with_its_name():
-    points = torch.rand(5, 2)
-    figure = plots.scatter_panels(
-        {"by side": {"left": points, "right": points + 1}, "all": {"all": points.numpy()}}
-    )
-    first, second = figure.axes
-    assert [len(axes.collections) for axes in (first, second)] == [2, 1]
-    assert np.allclose(first.collections[1].get_offsets(), points + 1)
-    assert [text.get_text() for text in first.get_legend().get_texts()] == ["left", "right"]
-    assert second.get_title() == "all"
-    for wrong in ({}, {"x": {}}, {"x": {"a": torch.rand(3)}}):
-        with pytest.raises(ValueError, match="points"):
-            plots.scatter_panels(wrong)
-
-
 def test_a_figure_is_shown_with_its_alternative_text_and_closed(monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "display", lambda figure, metadata: shown.append((figure, metadata)))
