@@ -22,7 +22,7 @@ ENCODERS = (
     "caption-bert-2-contrastive",
 )  # fmt: skip
 CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "gan", "gan-discriminator",
-               "scene-features", "sound-features", "style", "style-discriminator",
+               "scene-features", "shared-space", "sound-features", "style", "style-discriminator",
                "video-to-audio")  # fmt: skip
 
 
