@@ -32,7 +32,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,6 +41,7 @@ from t2i_course.scenes import authored_wordings, drawing
 from t2i_course.scenes.free_wording import word_freely
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import Facts, choose_facts, word_facts
+from t2i_course.significance import seed_interval
 
 RUNS = runtime.data_folder() / "cache" / "augmentation_runs.jsonl"
 ARMS = ("none", "pictures", "text", "both", "any flip")
@@ -229,14 +229,11 @@ def rows_of(arm: str, size: int, runs: Sequence[dict], command: str) -> Iterator
                "own picture before its mirror image": sum(sided())}  # fmt: skip
     for name in runs[0]["found"]:
         values = np.array([entry["found"][name] for entry in runs])
-        mean, interval = float(values.mean()), None
-        if len(values) > 1:
-            half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-            interval = max(mean - half, 0.0), min(mean + half, 1.0)
         yield report.Row(
             id=f"augmentation-{report.slug(f'{arm} {size} {name}')}",
             metric=f"caption matcher of {size} pictures, augmented: {arm}; {name}, share",
-            value=mean, interval=interval, samples=samples.get(name, TEST),
+            value=float(values.mean()), interval=seed_interval(values, 0, 1),
+            samples=samples.get(name, TEST),
             seeds=SEEDS[: len(values)], split="test",
             extractor="facts of the picked scene", data="scenes of one object at 32 pixels",
             hardware=runs[0]["hardware"], seconds=round(sum(entry["seconds"] for entry in runs), 1),

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from t2i_course import report, runtime
 from t2i_course.reproduction import limits
+from t2i_course.significance import seed_interval
 
 RUNS = report.results_folder() / "gan_ladder_runs.jsonl"  # every run, as it was
 BARE = {
@@ -126,15 +126,6 @@ def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
     return run
 
 
-def interval(values: list[float], metric: str) -> tuple[float, float] | None:
-    """Student's interval of a mean at 95 %, cut at the metric's limits; None of a single value."""
-    if len(values) < 2:
-        return None
-    margin = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    least, greatest = limits(metric)
-    return max(np.mean(values) - margin, least), min(np.mean(values) + margin, greatest)
-
-
 def main() -> None:
     """Train every rung with every seed, and put the figures together."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -168,7 +159,7 @@ def main() -> None:
         figures = [rung.ljust(15)]
         for metric in METRICS:
             values = [run["metrics"][metric]["value"] for run in runs]
-            between = interval(values, metric)
+            between = seed_interval(values, *limits(metric))
             figures.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
             rows.append(
                 report.Row(
@@ -189,7 +180,8 @@ def main() -> None:
             rows.append(
                 report.Row(
                     id=f"{name}-{rung}-{cost}", value=float(np.mean(values)),
-                    metric=f"{rung}: {what}", interval=interval(values, what), samples=len(values),
+                    metric=f"{rung}: {what}", samples=len(values),
+                    interval=seed_interval(values, *limits(what)),
                     split="none", extractor="none", **common,
                 )
             )  # fmt: skip

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 
 from t2i_course import multitask, report, runtime
 from t2i_course.data import CaptionBatches, PackedCaptions, PackedPart, pack, resolve_data, to_float
@@ -32,6 +31,7 @@ from t2i_course.scenes import drawing
 from t2i_course.scenes.accuracy import NUMBERS
 from t2i_course.scenes.caption_reader import is_true
 from t2i_course.scenes.oracle import read_picture
+from t2i_course.significance import seed_interval
 from t2i_course.text_encoder import TextEncoder
 
 RUNS = runtime.data_folder() / "cache" / "multitask_runs.jsonl"
@@ -102,11 +102,9 @@ def both_ways(steps: int) -> list[report.Row]:
             print(arm, seed, losses, f"{done[key]['seconds']:.0f} s", flush=True)
 
     def row(name: str, metric: str, values: np.ndarray, seconds: float) -> report.Row:
-        margin = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-        mean = float(values.mean())
         return report.Row(
-            id=f"multitask-{report.slug(name)}", metric=metric, value=mean,
-            interval=(float(mean - margin), float(mean + margin)), samples=HELD_OUT, seeds=SEEDS,
+            id=f"multitask-{report.slug(name)}", metric=metric, value=float(values.mean()),
+            interval=seed_interval(values), samples=HELD_OUT, seeds=SEEDS,
             split="val", extractor="none", data="scenes", hardware=runtime.hardware(),
             seconds=round(seconds, 1), command=f"{COMMAND} --steps {steps}",
         )  # fmt: skip

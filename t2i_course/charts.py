@@ -19,16 +19,33 @@ POINTS = 9  # of labels
 MARKERS = "os^Dv<>P"
 
 
-def _axes(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of some panels in a row, each of a size in inches."""
-    with plt.rc_context({"font.size": POINTS}):
+def panel_grid(
+    rows: int, columns: int, size: tuple[float, float], **options: object
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes [rows, columns], labels of `POINTS` and no frame on two sides.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        size: inches of a panel.
+        options: as `plt.subplots` takes them.
+    """
+    with plt.rc_context({
+        "font.size": POINTS, "axes.titlesize": POINTS, "legend.fontsize": POINTS,
+    }):  # fmt: skip
         figure, grid = plt.subplots(
-            1, columns, figsize=(size[0] * columns, size[1]), dpi=DOTS, layout="constrained",
-            squeeze=False,
+            rows, columns, figsize=(size[0] * columns, size[1] * rows), dpi=DOTS,
+            layout="constrained", squeeze=False, **options,
         )  # fmt: skip
-    for axes in grid[0]:
+    for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=POINTS)
+    return figure, grid
+
+
+def _axes(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of some panels in a row."""
+    figure, grid = panel_grid(1, columns, size)
     return figure, list(grid[0])
 
 

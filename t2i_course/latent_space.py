@@ -113,7 +113,11 @@ class SharedSpace(nn.Module):
             true: bool [C, B], which captions are true of which pictures; None if unknown.
         """
         pictures, captions = self(images, text)
-        return info_nce(pictures, captions, self.log_scale.exp().clamp(max=100), true)
+        return info_nce(pictures, captions, self.scale(), true)
+
+    def scale(self) -> Tensor:
+        """1 / temperature, at most 100."""
+        return self.log_scale.exp().clamp(max=100)
 
     def embed_images(self, images: np.ndarray | Tensor) -> np.ndarray:
         """Turn uint8 [N, 3, S, S] into float32 [N, E] of length 1."""
@@ -215,8 +219,8 @@ def prepare(setting: Setting) -> Task:
                 true = is_true(chosen, own)
             embedded = network.text(torch.from_numpy(text[chosen]).to(device))
             embedded = functional.normalize(embedded.float(), dim=1)  # [C, E]
-            scale = network.log_scale.exp().clamp(max=100)
-            losses.append(info_nce(pictures, embedded, scale, torch.from_numpy(true).to(device)))
+            known = torch.from_numpy(true).to(device)
+            losses.append(info_nce(pictures, embedded, network.scale(), known))
         return torch.stack(losses).mean()
 
     return Task(
@@ -267,14 +271,16 @@ def held_out_pairs(
 
 
 def load_shared_space(
-    name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
+    name: str | os.PathLike[str] = NAME,
+    device: torch.device | str | None = None,
+    kind: str = NAME,
 ) -> SharedSpace:
-    """Load a trained shared space, in eval mode.
+    """Load a trained shared space, in eval mode; `kind` is that of its checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    network, card = load_network(name, {NAME: SharedSpace}, device)
+    network, card = load_network(name, {kind: SharedSpace}, device)
     network.encoder = card["encoder"]
     return network
 

@@ -5,32 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from t2i_course.charts import POINTS, panel_grid
 from t2i_course.evaluation import Estimate
-from t2i_course.plots import DASHES, DOTS, PALETTE
+from t2i_course.plots import DASHES, PALETTE
 
-FONT = 9  # points
 COLOURS = (PALETTE["blue"], PALETTE["vermillion"])
 MARKERS = "osDx^v"
 
 Gaussian = tuple[np.ndarray, np.ndarray]  # mean [2], covariance [2, 2]
-
-
-def _panels(rows: int, columns: int, width: float, height: float, **options: object) -> tuple:
-    """A figure of panels, each of that size in inches, with labels of 9 points."""
-    with plt.rc_context({"font.size": FONT, "axes.titlesize": FONT, "legend.fontsize": FONT}):
-        figure, panels = plt.subplots(
-            rows, columns, figsize=(width * columns, height * rows), dpi=DOTS,
-            layout="constrained", squeeze=False, **options,
-        )  # fmt: skip
-    for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-    return figure, panels
 
 
 def draw_ellipse(axes: Axes, mean: np.ndarray, covariance: np.ndarray, number: int) -> None:
@@ -44,12 +31,12 @@ def draw_ellipse(axes: Axes, mean: np.ndarray, covariance: np.ndarray, number: i
 
 def gaussian_pairs(pairs: Mapping[str, tuple[Gaussian, Gaussian]]) -> Figure:
     """Draw two Gaussians of two features in each panel, at two standard deviations."""
-    figure, panels = _panels(1, len(pairs), 2.4, 2.7)
+    figure, panels = panel_grid(1, len(pairs), (2.4, 2.7))
     for panel, (title, both) in zip(panels[0], pairs.items(), strict=True):
         for number, (mean, covariance) in enumerate(both):
             draw_ellipse(panel, mean, covariance, number)
         panel.set(xlim=(-5.5, 5.5), ylim=(-5.5, 5.5), box_aspect=1, xlabel="feature 1")
-        panel.set_title(title, fontsize=FONT)
+        panel.set_title(title, fontsize=POINTS)
     panels[0, 0].set_ylabel("feature 2")
     return figure
 
@@ -64,13 +51,13 @@ def feature_clouds(real: np.ndarray, others: Mapping[str, np.ndarray], most: int
     """
     centre = real.mean(axis=0)
     directions = np.linalg.svd(real - centre, full_matrices=False)[2][:2]  # [2, D]
-    figure, panels = _panels(1, len(others), 3.6, 3, sharex=True, sharey=True)
+    figure, panels = panel_grid(1, len(others), (3.6, 3), sharex=True, sharey=True)
     for panel, (name, cloud) in zip(panels[0], others.items(), strict=True):
         for number, (features, label) in enumerate(((real, "real"), (cloud, name))):
             flat = (features - centre) @ directions.T  # [N, 2]
             panel.scatter(*flat[:most].T, s=4, alpha=0.5, color=COLOURS[number], label=label)
             draw_ellipse(panel, flat.mean(axis=0), np.cov(flat.T), number)
-        panel.legend(loc="upper right", markerscale=3, fontsize=FONT)
+        panel.legend(loc="upper right", markerscale=3, fontsize=POINTS)
         panel.set_xlabel("first direction")
     panels[0, 0].set_ylabel("second direction")
     return figure
@@ -88,7 +75,9 @@ def fault_panels(
         measured: fault to strength to measure to value; the first strength is that of no fault.
         metrics: those to draw; one that was not measured leaves its panel empty.
     """
-    figure, panels = _panels(len(metrics), len(measured), 1.55, 1.3, sharex="col", sharey="row")
+    figure, panels = panel_grid(
+        len(metrics), len(measured), (1.55, 1.3), sharex="col", sharey="row"
+    )
     for row, metric in enumerate(metrics):
         for column, by_strength in enumerate(measured.values()):
             found = {k: e[metric] for k, e in enumerate(by_strength.values()) if metric in e}
@@ -97,7 +86,7 @@ def fault_panels(
         _fit_axis(panels[row, 0], min(values), max(values))
         panels[row, 0].set_ylabel(metric)
     for column, (fault, by_strength) in enumerate(measured.items()):
-        panels[0, column].set_title(fault, fontsize=FONT)
+        panels[0, column].set_title(fault, fontsize=POINTS)
         strengths = [f"{s:g}".replace("0.", ".") for s in by_strength]
         panels[-1, column].set_xticks(range(len(by_strength)), strengths)
     return figure
@@ -125,7 +114,7 @@ def _fit_axis(axes: Axes, least: float, greatest: float) -> None:
 
 def values_by_size(values: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     """Draw a panel for each measure: single values (dots) and their mean (bars) at each N."""
-    figure, panels = _panels(1, len(values), 3.6, 2.8)
+    figure, panels = panel_grid(1, len(values), (3.6, 2.8))
     for panel, (metric, by_size) in zip(panels[0], values.items(), strict=True):
         for size, found in by_size.items():
             panel.plot([size] * len(found), found, ".", markersize=4, color=COLOURS[0], alpha=0.5)
@@ -139,7 +128,7 @@ def values_by_size(values: Mapping[str, Mapping[int, Sequence[float]]]) -> Figur
 
 def shares(rows: Sequence[str], columns: Mapping[str, Sequence[Estimate]], label: str) -> Figure:
     """Draw shares with their intervals: a row for each kind, a marker for each source."""
-    figure, panels = _panels(1, 1, 7.2, 0.32 * len(rows) + 0.9)
+    figure, panels = panel_grid(1, 1, (7.2, 0.32 * len(rows) + 0.9))
     axes, step = panels[0, 0], 0.7 / len(columns)
     for k, (name, estimates) in enumerate(columns.items()):
         values = np.array([estimate.value for estimate in estimates])
@@ -150,5 +139,5 @@ def shares(rows: Sequence[str], columns: Mapping[str, Sequence[Estimate]], label
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlim=(-0.02, 1.02), xlabel=label, ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="y", linewidth=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=FONT)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=POINTS)
     return figure

@@ -86,6 +86,24 @@ def _scores(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return first, second
 
 
+def seed_interval(
+    values: Sequence[float] | np.ndarray, least: float = -np.inf, greatest: float = np.inf
+) -> tuple[float, float] | None:
+    """Student's interval of the mean of some seeds' values at 95 %; None of a single value.
+
+    Args:
+        values: [S], one of each seed.
+        least: value that the metric can have; the interval is cut there.
+        greatest: likewise.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return None
+    margin = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    mean = values.mean()
+    return float(max(mean - margin, least)), float(min(mean + margin, greatest))
+
+
 def sign_test(first: np.ndarray, second: np.ndarray) -> float:
     """Exact two-sided p-value of right-or-wrong answers to the same captions (mcnemar1947note).
 

@@ -261,15 +261,19 @@ def write_report(
     if folder.is_dir():  # and empty
         folder.rmdir()
     with atomic_folder(folder) as new:
-        sections = _write_parts(new, rows, pictures)
-        text = document(sections, statement(rows), language, max(row.date for row in rows))
+        stated = statement(rows)
+        sections = _write_parts(new, rows, pictures, stated)
+        text = document(sections, stated, language, max(row.date for row in rows))
         (new / "report.tex").write_text(text, encoding="utf-8", newline="\n")
         shutil.copy(CHECKOUT / "references.bib", new / "references.bib")
     return folder / "report.tex"
 
 
 def _write_parts(
-    folder: Path, rows: Sequence[Row], pictures: FreshPictures
+    folder: Path,
+    rows: Sequence[Row],
+    pictures: FreshPictures,
+    stated: Mapping[str, Sequence[str]],
 ) -> dict[str, list[str]]:
     """Write tables, figures and the statement; say what stands in which section."""
     (folder / "tables").mkdir()
@@ -299,7 +303,7 @@ def _write_parts(
             figure = print_figures.sample_grid(pictures, width)
             print_figures.save(figure, folder / "figures" / name)
     parts = (f"\n## {heading}\n\n" + "".join(f"- {line}\n" for line in lines)
-             for heading, lines in statement(rows).items())  # fmt: skip
+             for heading, lines in stated.items())  # fmt: skip
     text = f"# Reproducibility\n{''.join(parts)}"
     (folder / "reproducibility.md").write_text(text, encoding="utf-8", newline="\n")
     return sections

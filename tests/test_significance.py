@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from t2i_course.significance import holm, paired_bootstrap, sign_test
+from t2i_course.significance import holm, paired_bootstrap, seed_interval, sign_test
 
 
 def width(compared):
@@ -97,3 +97,11 @@ def test_sign_test_is_the_binomial_of_the_captions_that_differ():
 def test_holm_multiplies_by_the_number_that_is_left():
     assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+
+
+def test_the_interval_of_some_seeds_is_students_and_keeps_to_the_metrics_limits():
+    values = np.array([0.90, 0.95, 0.97])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert seed_interval(values) == pytest.approx((low, high))
+    assert high > 1 and seed_interval(values, 0, 1) == pytest.approx((low, 1))
+    assert seed_interval([0.5]) is None

@@ -90,6 +90,7 @@ def doubt(caption: str, image: Tensor) -> str:
         return ""
     if not scene.readable:
         return "this is no scene that the model knows, so its caption may say anything"
-    if is_true(caption, scene) is None:
+    true = is_true(caption, scene)
+    if true is None:
         return "the caption is no sentence of the grammar, so it was not checked"
-    return "" if is_true(caption, scene) else "the oracle reads the picture otherwise"
+    return "" if true else "the oracle reads the picture otherwise"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from t2i_course import report, thesis
 from t2i_course.commands.console import add_device, say
@@ -22,11 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder, and say how to compile the document."""
-    folder = Path(args.output).expanduser()
-    thesis.check_report_folder(folder)  # before any work
-    rows = report.read_rows()
-    device = args.settings.device
-    document = thesis.write_report(folder, rows, args.language, args.captions, device)
+    rows, device = report.read_rows(), args.settings.device
+    document = thesis.write_report(args.output, rows, args.language, args.captions, device)
     say(f"report: {len(rows)} numbers of the ledger, {document}\n"
         f"to compile it, in that folder: {thesis.COMPILE[args.language]}")  # fmt: skip
     return 0

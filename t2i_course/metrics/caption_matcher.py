@@ -16,8 +16,8 @@ from torch import Tensor
 
 from t2i_course.data import Batch
 from t2i_course.evaluation import retrieval
-from t2i_course.latent_space import SharedSpace
-from t2i_course.metrics.networks import Setting, Task, load_network
+from t2i_course.latent_space import SharedSpace, load_shared_space
+from t2i_course.metrics.networks import Setting, Task
 from t2i_course.metrics.photo_features import random_view
 from t2i_course.scenes import drawing
 from t2i_course.text_encoder import embed_captions, load_trained_encoder
@@ -65,8 +65,7 @@ def load_caption_matcher(
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.
     """
-    network, card = load_network(name, {NAME: SharedSpace}, device)
-    network.encoder = card["encoder"]
+    network = load_shared_space(name, device, NAME)
     network.name = f"caption-matcher {network.fingerprint[:8]}"
     return network
 
