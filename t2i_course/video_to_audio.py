@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime
+from t2i_course.latent_space import info_nce
 from t2i_course.scenes.bouncing_balls import (
     FRAME_RATES,
     SOUND_RATE,
@@ -277,25 +278,13 @@ class VideoToAudio(nn.Module):
         """
         track = self.track(frames, times, target.shape[-1])  # [B, N, L]
         error = functional.mse_loss(self.decode(track).float(), target)
-        return error, info_nce(self.embed_track(track), self.embed_sound(target), self.log_scale)
+        scale = self.log_scale.exp().clamp(max=100)
+        return error, info_nce(self.embed_track(track), self.embed_sound(target), scale)
 
 
 def unit(tracks: Tensor) -> Tensor:
     """Tracks [B, E, K] as vectors [B, E K] of length 1."""
     return functional.normalize(tracks.float().flatten(1), dim=1)
-
-
-def info_nce(clips: Tensor, sounds: Tensor, log_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE: each clip has to find its own sound in the batch, and the other way.
-
-    Args:
-        clips: [B, D] of length 1.
-        sounds: [B, D] of length 1.
-        log_scale: logarithm of 1 / temperature.
-    """
-    logits = log_scale.exp().clamp(max=100) * clips @ sounds.T  # [B, B]
-    own = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
 
 # Training

@@ -43,6 +43,12 @@ def test_features_that_say_nothing_cost_the_log_of_the_candidates():
     assert wide.item() == pytest.approx(math.log(256), abs=0.01)
 
 
+def test_info_nce_is_the_logarithm_of_a_small_batch_where_nothing_is_known():
+    same = torch.ones(5, 4) / 2
+    assert info_nce(same, same, 1.0).item() == pytest.approx(math.log(5))
+    assert info_nce(torch.eye(5), torch.eye(5), 100.0) < 1e-6
+
+
 def test_aligned_and_orthogonal_features_have_the_loss_of_a_closed_form():
     aligned = torch.eye(8)
     for scale in (0.0, 2.0, 100.0):

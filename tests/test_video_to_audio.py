@@ -111,12 +111,6 @@ def test_places_in_the_shared_space_have_length_one(network):
         torch.testing.assert_close(place.norm(dim=1), torch.ones(3))
 
 
-def test_info_nce_is_the_logarithm_of_the_batch_where_nothing_is_known():
-    same = torch.ones(5, 4) / 2
-    assert v2a.info_nce(same, same, torch.zeros(())).item() == pytest.approx(math.log(5))
-    assert v2a.info_nce(torch.eye(5), torch.eye(5), torch.tensor(math.log(100.0))) < 1e-6
-
-
 def test_training_learns_to_find_the_sound_and_writes_a_network(tmp_path, monkeypatch):
     torch.manual_seed(0)
     small = v2a.VideoToAudio(width=24, latent=16, decoder_width=32)
