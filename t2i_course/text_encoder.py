@@ -224,13 +224,12 @@ class TextEncoder(nn.Module):
 
         Raises:
             ValueError: no caption, or an empty one.
+            TypeError: what stands in the place of a caption is no text.
         """
         captions = list(captions)
         if not captions:
             raise ValueError("no captions to encode: give at least one")
-        for index, caption in enumerate(captions):
-            if not isinstance(caption, str) or not caption.strip():
-                raise ValueError(f"caption {index} is empty ({caption!r}): leave it out or word it")
+        check_texts(captions)
         tokens = self.tokenizer(
             captions,
             padding=True,
@@ -309,6 +308,21 @@ def _as_dtype(features: np.ndarray, dtype: str) -> np.ndarray:
     return rounded
 
 
+def check_texts(captions: Sequence[str]) -> None:
+    """Check captions before they are encoded.
+
+    Raises:
+        TypeError: one is no text, such as a picture.
+        ValueError: one is empty.
+    """
+    for row, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            kind = type(caption).__name__
+            raise TypeError(f"caption {row} is a {kind}, no text: are images and captions swapped?")
+        if not caption.strip():
+            raise ValueError(f"caption {row} is empty ({caption!r}): leave it out or word it")
+
+
 def _different(captions: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
     """Find repeated captions.
 
@@ -318,10 +332,9 @@ def _different(captions: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
 
     Raises:
         ValueError: a caption is empty.
+        TypeError: what stands in the place of a caption is no text.
     """
-    for row, caption in enumerate(captions):
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"caption {row} is empty ({caption!r}): leave it out or word it")
+    check_texts(captions)
     numbers: dict[str, int] = {}
     which = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions])
     name = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]

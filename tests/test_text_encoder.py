@@ -230,6 +230,13 @@ def test_too_little_space_for_features_is_told_before_any_work(encoder, tmp_path
     assert read == [] and list(tmp_path.glob("*.npy")) == []
 
 
+def test_pictures_in_place_of_captions_are_refused(encoder, tmp_path):
+    with pytest.raises(TypeError, match="caption 0 is a Tensor, no text: are images and captions"):
+        encoder.tokenize(torch.zeros(2, 3, 64, 64))
+    with pytest.raises(TypeError, match="caption 1 is a NoneType"):
+        embed_captions(encoder, [SHORT, None], tmp_path, progress=False)
+
+
 def test_an_empty_caption_is_named_by_its_row(encoder, tmp_path):
     with pytest.raises(ValueError, match="caption 2 is empty"):
         embed_captions(encoder, [SHORT, SHORT, "", LONG], tmp_path, progress=False)
