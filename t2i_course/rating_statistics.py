@@ -2,24 +2,28 @@
 
     mean_opinion_score(rating_table(answers, "quality", "baseline"))
     agreement(rating_table(answers, "quality"))
+    bradley_terry(*wins_table(answers))
 
-Ratings stand in a table [raters, pictures], with NaN where a rater did not see a picture. Every
-interval is at 95 %, and every docstring says what it takes for granted.
+Ratings stand in a table [raters, pictures], with NaN where a rater did not see a picture. Choices
+between two pictures stand in a table of wins [sources, sources]. Every interval is at 95 %, and
+every docstring says what it takes for granted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import krippendorff
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.sparse.csgraph import connected_components
 
-from t2i_course.evaluation import Estimate, bootstrap_interval
+from t2i_course.evaluation import NORMAL_95, Estimate, bootstrap_interval
 from t2i_course.user_study import POINTS, QUESTIONS, SIMULATED, Answer, Study
 
 LEVELS = ("nominal", "ordinal", "interval")  # of measurement
+MM_STEPS, MM_TOLERANCE = 100_000, 1e-10
 
 
 # Tables
@@ -29,7 +33,7 @@ def rating_table(answers: Iterable[Answer], question: str, source: str | None = 
     """Lay ratings out as a table.
 
     Args:
-        answers: of one study.
+        answers: to single pictures.
         question: "quality" or "fit".
         source: whose pictures; None is all, each picture a column of its own, as `agreement` wants
             them.
@@ -41,14 +45,10 @@ def rating_table(answers: Iterable[Answer], question: str, source: str | None = 
     Raises:
         ValueError: no such ratings, or answers to several studies.
     """
-    answers = list(answers)
-    if not answers:
-        raise ValueError("there are no answers yet")
-    if len({answer.study for answer in answers}) > 1:
-        raise ValueError("these are answers to several studies: keep those of one `study`")
+    answers = _of_one_study(answers, sources=1)
     if question not in QUESTIONS:
         raise ValueError(f"question is one of {', '.join(QUESTIONS)}, not {question!r}")
-    given = pd.DataFrame([(a.rater, a.source, a.item, a.scores[question]) for a in answers])
+    given = pd.DataFrame([(a.rater, a.sources[0], a.item, a.scores[question]) for a in answers])
     table = given.pivot(index=0, columns=[2, 1], values=3).sort_index(axis=1)
     if source is None:
         return table.to_numpy(dtype=float)
@@ -57,6 +57,40 @@ def rating_table(answers: Iterable[Answer], question: str, source: str | None = 
         raise ValueError(f"no ratings of {source!r}; there are some of {', '.join(known)}")
     own = table.xs(source, axis=1, level=1).reindex(columns=sorted(set(given[2])))
     return own.to_numpy(dtype=float)
+
+
+def wins_table(answers: Iterable[Answer]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Count who was chosen over whom.
+
+    Args:
+        answers: choices between two pictures.
+
+    Returns:
+        How often the row was chosen over the column [S, S], and the sources' names (S).
+
+    Raises:
+        ValueError: no choices, or answers to several studies.
+    """
+    answers = _of_one_study(answers, sources=2)
+    names = sorted({source for answer in answers for source in answer.sources})
+    wins = np.zeros((len(names), len(names)), dtype=int)
+    for answer in answers:
+        chosen = answer.scores["choice"]
+        wins[names.index(answer.sources[chosen]), names.index(answer.sources[1 - chosen])] += 1
+    return wins, tuple(names)
+
+
+def _of_one_study(answers: Iterable[Answer], sources: int) -> list[Answer]:
+    """Return the answers as a list; they belong to one study and have that many pictures."""
+    answers = list(answers)
+    if not answers:
+        raise ValueError("there are no answers yet")
+    if len({answer.study for answer in answers}) > 1:
+        raise ValueError("these are answers to several studies: keep those of one `study`")
+    if any(len(answer.sources) != sources for answer in answers):
+        wanted = "ratings of single pictures" if sources == 1 else "choices between two pictures"
+        raise ValueError(f"need {wanted}, and these answers are not")
+    return answers
 
 
 # Ratings
@@ -173,6 +207,74 @@ def _table(ratings: np.ndarray) -> np.ndarray:
     return ratings
 
 
+# Choices between two
+
+
+def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Estimate]:
+    """Fit the model of Bradley and Terry (1952): P(i is chosen over j) = g_i / (g_i + g_j).
+
+    The likelihood's maximum is found by the MM algorithm (Hunter, 2004, equation 3): with n_ij
+    choices between i and j,
+
+        g_i <- wins_i / sum_j n_ij / (g_i + g_j)
+
+    and the intervals come from the Fisher information of the log-strengths: -n_ij p_ij p_ji off its
+    diagonal, rows that sum to 0. Its pseudo-inverse is their covariance when their mean is held at
+    0. Choices are taken for independent of each other.
+
+    Args:
+        wins: [S, S], how often the row was chosen over the column; the diagonal is 0.
+        names: of the sources, "0", "1" and so on if None.
+
+    Returns:
+        The log-strength of each source; their mean is 0.
+
+    Raises:
+        ValueError: the table is not one of wins, or some sources never lost to the others (or were
+            never compared with them), so that no finite strengths exist (Hunter's assumption 1).
+    """
+    wins = np.asarray(wins, dtype=float)
+    if wins.ndim != 2 or wins.shape[0] != wins.shape[1] or len(wins) < 2:
+        raise ValueError(f"need a table of wins [S, S] of two or more, got {list(wins.shape)}")
+    if not np.isfinite(wins).all() or (wins < 0).any() or np.diag(wins).any():
+        raise ValueError("a table of wins holds counts, and zeros on its diagonal")
+    names = tuple(map(str, range(len(wins)))) if names is None else tuple(names)
+    if len(names) != len(wins):
+        raise ValueError(f"{len(names)} names for {len(wins)} sources")
+    _need_connected(wins, names)
+    choices, strengths = wins + wins.T, np.ones(len(wins))
+    for _ in range(MM_STEPS):
+        previous = strengths
+        strengths = wins.sum(axis=1) / (choices / np.add.outer(previous, previous)).sum(axis=1)
+        strengths /= np.exp(np.log(strengths).mean())
+        if np.abs(np.log(strengths / previous)).max() < MM_TOLERANCE:
+            break
+    else:
+        raise ValueError(f"the strengths did not settle in {MM_STEPS} steps: too few upsets")
+    chance = strengths[:, None] / np.add.outer(strengths, strengths)  # [S, S], P(i over j)
+    information = -choices * chance * chance.T
+    np.fill_diagonal(information, -information.sum(axis=1))
+    reach = NORMAL_95 * np.sqrt(np.diag(np.linalg.pinv(information, hermitian=True)))
+    found = zip(names, np.log(strengths).tolist(), reach.tolist(), choices.sum(1), strict=True)
+    return {name: Estimate(s, (s - r, s + r), int(count)) for name, s, r, count in found}
+
+
+def _need_connected(wins: np.ndarray, names: Sequence[str]) -> None:
+    """Raise unless a chain of wins leads from every source to every other."""
+    count, group = connected_components(wins > 0, directed=True, connection="strong")
+    if count == 1:
+        return
+    for label in np.argsort(np.bincount(group)):  # the smallest group that lacks a chain
+        inside = group == label
+        lost, won = wins[~inside][:, inside].any(), wins[inside][:, ~inside].any()
+        if not (lost and won):
+            members = ", ".join(name for name, is_in in zip(names, inside, strict=True) if is_in)
+            raise ValueError(
+                f"no finite strengths: {members} never {'won' if lost else 'lost'} against the "
+                "others. Gather more choices, or report win rates"
+            )
+
+
 # Answers that nobody gave
 
 
@@ -183,11 +285,12 @@ def simulated_answers(
 
     The rule. A rating is strength + rater + picture + noise, rounded and kept in 1 to 5; the three
     are normal with mean 0 and standard deviation 0.5, 0.5 and 0.7, drawn once for each rater, each
-    picture, and each single rating.
+    picture, and each single rating. A choice falls on the left picture with the probability
+    1 / (1 + exp(strength of the right - strength of the left)).
 
     Args:
         study: whose trials are answered.
-        strengths: of each source: the mean rating.
+        strengths: of each source: the mean rating, or the log-strength of Bradley and Terry.
         raters: how many, named "simulated-1" and so on.
         seed: of the rule.
 
@@ -204,10 +307,15 @@ def simulated_answers(
     for rater in (f"{SIMULATED}-{number}" for number in range(1, raters + 1)):
         of_rater = rng.normal(0, 0.5)
         for trial in study.order(rater):
-            opinion = strengths[trial.source] + of_rater + of_pictures[trial.number]
-            noisy = opinion + rng.normal(0, 0.7, len(QUESTIONS))
-            ratings = np.clip(np.rint(noisy), *POINTS).astype(int).tolist()
-            scores = dict(zip(QUESTIONS, ratings, strict=True))
-            place = (trial.number, trial.item, trial.source)
+            values = [strengths[source] for source in trial.sources]
+            if len(values) == 1:
+                opinion = values[0] + of_rater + of_pictures[trial.number]
+                noisy = opinion + rng.normal(0, 0.7, len(QUESTIONS))
+                ratings = np.clip(np.rint(noisy), *POINTS).astype(int).tolist()
+                scores = dict(zip(QUESTIONS, ratings, strict=True))
+            else:
+                left_wins = rng.random() < 1 / (1 + np.exp(values[1] - values[0]))
+                scores = {"choice": 0 if left_wins else 1}
+            place = (trial.number, trial.item, trial.sources)
             answers.append(Answer(study.id, rater, *place, scores, 0.0, SIMULATED))
     return answers

@@ -1,14 +1,15 @@
-"""A user study: people rate pictures without knowing whose they are.
+"""A user study: people rate pictures, or choose between two, without knowing whose they are.
 
-    study = make_study(captions, {"baseline": drawn, "real": photos}, seed=0)
+    study = make_study(captions, {"baseline": drawn, "real": photos}, kind="ratings", seed=0)
     RatingForm(study, "answers.jsonl")  # the last line of a cell: the form appears below it
     answers = read_answers("answers.jsonl")  # for `rating_statistics`
 
 The form is blind: it sends pictures, captions and buttons to the page, and the models' names only
 when the rater has finished. (A cell that spells the names out shows them, of course: let raters
-open a notebook that loads the study.) Trials come in an order of their own for each rater. Every
-answer is a line of JSON that is on the disk before the next picture is shown; the same name,
-entered again after any interruption, goes on with the first trial not yet answered.
+open a notebook that loads the study.) Trials come in an order of their own for each rater; of two
+pictures, a random half of the trials swaps left and right. Every answer is a line of JSON that is
+on the disk before the next picture is shown; the same name, entered again after any interruption,
+goes on with the first trial not yet answered.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from t2i_course.plots import to_pixels
 
+KINDS = ("ratings", "pairs")
 QUESTIONS = ("quality", "fit")
 POINTS = (1, 5)  # lowest and highest rating
 SIMULATED = "simulated"
@@ -46,11 +48,13 @@ RULES = (
 ASKED = {
     "quality": "How good is the picture, whatever it shows?",
     "fit": "Does it show what the caption says?",
+    "choice": "Which picture is the better one for this caption?",
 }
 # The words for quality are those of ITU-T P.800 (1996); those for the fit are the course's own
 SCORES = {
     "quality": {"1 bad": 1, "2 poor": 2, "3 fair": 3, "4 good": 4, "5 excellent": 5},
     "fit": {"1 not at all": 1, "2 a little": 2, "3 partly": 3, "4 mostly": 4, "5 fully": 5},
+    "choice": {"left picture": 0, "right picture": 1},
 }
 
 
@@ -59,11 +63,11 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Trial:
-    """What is shown at once: a picture of a caption, by its source."""
+    """What is shown at once: a picture of a caption, or two, by their sources, left one first."""
 
     number: int
     item: int
-    source: str
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,32 +75,42 @@ class Study:
     """Captions, and a picture of each from every source; see `make_study`.
 
     Attributes:
-        id: short hash of the captions, the sources and every pixel.
+        id: short hash of the kind, the captions, the sources and every pixel.
+        kind: "ratings" or "pairs".
         seed: of the order.
         captions: N of them.
         pictures: uint8 [N, H, W, 3] of each source. Not in `repr`, so that no cell shows the names.
     """
 
     id: str
+    kind: str
     seed: int
     captions: tuple[str, ...] = field(repr=False)
     pictures: Mapping[str, np.ndarray] = field(repr=False)
 
     def trials(self) -> list[Trial]:
-        """List the trials by number: each caption with each source."""
-        shown = itertools.product(range(len(self.captions)), self.pictures)
-        return [Trial(number, item, source) for number, (item, source) in enumerate(shown)]
+        """List the trials by number: each caption with each source, or each pair of sources."""
+        shown = itertools.combinations(self.pictures, 1 if self.kind == "ratings" else 2)
+        pairs = itertools.product(range(len(self.captions)), list(shown))
+        return [Trial(number, item, sources) for number, (item, sources) in enumerate(pairs)]
 
     def order(self, rater: str) -> list[Trial]:
-        """Shuffle the trials for a rater."""
+        """Shuffle the trials for a rater; of two pictures, half of the trials swap the sides."""
         rng = np.random.default_rng([self.seed, *hashlib.sha256(rater.encode()).digest()])
         trials = self.trials()
-        rng.permutation(len(trials))  # not used: raters of earlier studies keep their order
-        return [trials[index] for index in rng.permutation(len(trials))]
+        swapped = rng.permutation(len(trials)) % 2
+        shown = [
+            Trial(trial.number, trial.item, trial.sources[:: -1 if swap else 1])
+            for trial, swap in zip(trials, swapped, strict=True)
+        ]
+        return [shown[index] for index in rng.permutation(len(trials))]
 
 
 def make_study(
-    captions: Sequence[str], pictures: Mapping[str, Tensor | np.ndarray], seed: int = 0
+    captions: Sequence[str],
+    pictures: Mapping[str, Tensor | np.ndarray],
+    kind: str = "ratings",
+    seed: int = 0,
 ) -> Study:
     """Put a study together.
 
@@ -104,25 +118,31 @@ def make_study(
         captions: N of them.
         pictures: for each source, a model's name or "real", N pictures in the captions' order:
             [N, 3, H, W], floats in [-1, 1] or uint8, of one size for all sources.
+        kind: "ratings", of quality and fit from 1 to 5, one picture at a time; or "pairs", the
+            choice between two sources' pictures of a caption, every two sources for every caption.
         seed: of the order of trials.
 
     Raises:
         ValueError: there are no pictures, lengths or sizes differ, or values are out of range.
     """
     captions = tuple(captions)
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
     if not captions or not pictures:
         raise ValueError("a study needs captions and pictures of them, and there are none")
     if any(not isinstance(text, str) or not text.strip() for text in captions):
         raise ValueError("a caption is empty, or not a text")
+    if kind == "pairs" and len(pictures) < 2:
+        raise ValueError(f"pairs need two sources of pictures, not {len(pictures)}")
     pixels = {name: _pixels(name, pictures[name], len(captions)) for name in sorted(pictures)}
     if len({array.shape for array in pixels.values()}) > 1:
         sizes = ", ".join(f"{name} {array.shape[1:3]}" for name, array in pixels.items())
         raise ValueError(f"pictures of different sizes would give the sources away: {sizes}")
     shape = next(iter(pixels.values())).shape
-    digest = hashlib.sha256(json.dumps([captions, list(pixels), shape]).encode())
+    digest = hashlib.sha256(json.dumps([kind, captions, list(pixels), shape]).encode())
     for array in pixels.values():
         digest.update(array.tobytes())
-    return Study(digest.hexdigest()[:12], seed, captions, pixels)
+    return Study(digest.hexdigest()[:12], kind, seed, captions, pixels)
 
 
 def _pixels(name: str, images: Tensor | np.ndarray, count: int) -> np.ndarray:
@@ -152,8 +172,9 @@ class Answer:
         rater: the name that the rater gave.
         trial: number of the trial in the study, the same for all raters.
         item: number of the caption.
-        source: of the picture shown.
-        scores: {"quality": 1 to 5, "fit": 1 to 5}.
+        sources: of the picture shown; or of the two pictures shown, the left one first.
+        scores: {"quality": 1 to 5, "fit": 1 to 5}; for two pictures {"choice": 0}, the left one, or
+            {"choice": 1}.
         seconds: from the showing of the trial to the answer.
         time: of the answer, in ISO 8601; "simulated" if nobody gave it.
 
@@ -165,23 +186,29 @@ class Answer:
     rater: str
     trial: int
     item: int
-    source: str
+    sources: tuple[str, ...]
     scores: dict[str, int]
     seconds: float
     time: str
 
     def __post_init__(self) -> None:
         """Refuse what no form would have written."""
-        for name in ("study", "rater", "source", "time"):
+        for name in ("study", "rater", "time"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} is a text, not {getattr(self, name)!r}")
         for name, types in (("trial", [int]), ("item", [int]), ("seconds", [int, float])):
             value = getattr(self, name)
             if type(value) not in types or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} is a number from 0, not {value!r}")
-        if not isinstance(self.scores, dict) or set(self.scores) != set(QUESTIONS):
-            raise ValueError(f"scores are for {' and '.join(QUESTIONS)}, not {self.scores!r}")
-        for question in QUESTIONS:
+        sources = self.sources
+        named = isinstance(sources, (list, tuple)) and all(type(s) is str for s in sources)
+        if not named or len(set(sources)) < len(sources) or len(sources) not in (1, 2):
+            raise ValueError(f"sources are one or two names, not {sources!r}")
+        object.__setattr__(self, "sources", tuple(sources))  # JSON gives lists
+        questions = QUESTIONS if len(sources) == 1 else ("choice",)
+        if not isinstance(self.scores, dict) or set(self.scores) != set(questions):
+            raise ValueError(f"scores are for {' and '.join(questions)}, not {self.scores!r}")
+        for question in questions:
             score, allowed = self.scores[question], list(SCORES[question].values())
             if type(score) is not int or score not in allowed:
                 raise ValueError(f"{question} is one of {allowed}, not {score!r}")
@@ -298,15 +325,15 @@ class RatingForm(widgets.VBox):
         """Show the first page, or, if the rater is known, the first trial."""
         super().__init__()
         self.study, self.path = study, Path(path)
+        self.questions = QUESTIONS if study.kind == "ratings" else ("choice",)
         self.trials: list[Trial] = []  # those not yet answered
         self.scores: dict[str, int] = {}  # given to the trial that is shown
         self.progress = _text("", "study-progress")
         self.caption = _text("", "study-caption", size="150%")
-        self.picture = widgets.Image(format="png")
-        self.picture.add_class("study-picture")
+        self.pictures = [_image() for _ in range(1 if study.kind == "ratings" else 2)]
         self.buttons = {
             (question, score): _button(label, partial(self._choose, question, score))
-            for question in QUESTIONS
+            for question in self.questions
             for label, score in SCORES[question].items()
         }
         self.next_button = _button("Next", self._next)
@@ -352,8 +379,8 @@ class RatingForm(widgets.VBox):
         self._show()
         if not self.trials:
             return
-        rows = [self.progress, self.caption, widgets.HBox([self.picture])]
-        for question in QUESTIONS:
+        rows = [self.progress, self.caption, widgets.HBox(self.pictures)]
+        for question in self.questions:
             buttons = [self.buttons[question, score] for score in SCORES[question].values()]
             rows += [_text(ASKED[question]), widgets.HBox(buttons)]
             rows[-1].add_class(f"study-{question}")
@@ -368,7 +395,8 @@ class RatingForm(widgets.VBox):
         done = self.total - len(self.trials)
         self.progress.value = html.escape(f"{done + 1} of {self.total}, rated by {self.rater}")
         self.caption.value = html.escape(self.study.captions[trial.item])
-        self.picture.value = _enlarged(self.study.pictures[trial.source][trial.item])
+        for widget, source in zip(self.pictures, trial.sources, strict=True):
+            widget.value = _enlarged(self.study.pictures[source][trial.item])
         self.scores = {}
         self._mark()
         self.shown_at = time.monotonic()
@@ -382,15 +410,15 @@ class RatingForm(widgets.VBox):
         """Mark the chosen buttons, and let the rater go on once every question has one."""
         for (question, score), button in self.buttons.items():
             button.button_style = "info" if self.scores.get(question) == score else ""
-        self.next_button.disabled = len(self.scores) < len(QUESTIONS)
+        self.next_button.disabled = len(self.scores) < len(self.questions)
 
     def _next(self) -> None:
         """Save the answer, then show the next trial."""
-        if not self.trials or len(self.scores) < len(QUESTIONS):  # half of a double click
+        if not self.trials or len(self.scores) < len(self.questions):  # half of a double click
             return
         trial = self.trials[0]
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        place = (self.study.id, self.rater, trial.number, trial.item, trial.source)
+        place = (self.study.id, self.rater, trial.number, trial.item, trial.sources)
         answer = Answer(*place, self.scores, round(time.monotonic() - self.shown_at, 2), now)
         try:
             seen = {other.trial for other in self._answers() if other.rater == self.rater}
@@ -410,9 +438,13 @@ class RatingForm(widgets.VBox):
             return [f"{self.path.name} has lost answers meanwhile: run the cell again to go on."]
         lines = [f"Thank you. All {self.total} are answered, and saved in {self.path.name}."]
         for source in self.study.pictures:
-            shown = [answer.scores for answer in own if answer.source == source]
-            quality, fit = (np.mean([scores[q] for scores in shown]) for q in QUESTIONS)
-            lines.append(f"{source}: you gave {quality:.1f} for quality, {fit:.1f} for fit.")
+            shown = [answer for answer in own if source in answer.sources]
+            if self.study.kind == "ratings":
+                quality, fit = (np.mean([a.scores[q] for a in shown]) for q in QUESTIONS)
+                lines.append(f"{source}: you gave {quality:.1f} for quality, {fit:.1f} for fit.")
+            else:
+                won = sum(answer.sources[answer.scores["choice"]] == source for answer in shown)
+                lines.append(f"{source}: you chose it {won} of {len(shown)} times.")
         return lines
 
     def _notify(self, message: str) -> None:
@@ -429,11 +461,21 @@ def _text(text: str, name: str = "study-text", size: str = "100%") -> widgets.HT
 
 def _button(text: str, action: Callable[[], None]) -> widgets.Button:
     """Return a button that does something."""
-    layout = widgets.Layout(width="130px", margin="2px")
+    wide = text.endswith("picture")  # as wide as the picture above it
+    layout = widgets.Layout(
+        width=f"{SHOWN_SIZE}px" if wide else "130px", margin="2px 16px 2px 0" if wide else "2px"
+    )
     style = "primary" if text in ("Begin", "Next") else ""
     button = widgets.Button(description=text, button_style=style, layout=layout)
     button.on_click(lambda _: action())
     return button
+
+
+def _image() -> widgets.Image:
+    """Return a place for a picture."""
+    image = widgets.Image(format="png", layout=widgets.Layout(margin="0 16px 0 0", flex="none"))
+    image.add_class("study-picture")
+    return image
 
 
 def _enlarged(pixels: np.ndarray) -> bytes:

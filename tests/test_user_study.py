@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from dataclasses import asdict, replace
 
 import ipywidgets as widgets
@@ -35,29 +36,43 @@ def pictures(*names, count=4, size=8):
 def test_every_picture_is_rated_once():
     study = make_study(CAPTIONS, pictures("baseline", "real"))
     trials = study.order("ada")
-    assert {(t.item, t.source) for t in trials} == {
-        (item, source) for item in range(4) for source in ("baseline", "real")
+    assert {(t.item, t.sources) for t in trials} == {
+        (item, (source,)) for item in range(4) for source in ("baseline", "real")
     }
     assert len(trials) == 8
 
 
+def test_every_two_sources_meet_on_every_caption():
+    study = make_study(CAPTIONS, pictures("a", "b", "c"), kind="pairs")
+    met = Counter((t.item, frozenset(t.sources)) for t in study.order("ada"))
+    assert len(met) == 4 * 3 and set(met.values()) == {1}
+
+
 def test_order_is_the_same_for_the_same_seed_and_rater_and_another_for_others():
-    study = make_study(CAPTIONS, pictures("a", "b"), seed=5)
-    again = make_study(CAPTIONS, pictures("a", "b"), seed=5)
-    other = make_study(CAPTIONS, pictures("a", "b"), seed=6)
+    study = make_study(CAPTIONS, pictures("a", "b"), kind="pairs", seed=5)
+    again = make_study(CAPTIONS, pictures("a", "b"), kind="pairs", seed=5)
+    other = make_study(CAPTIONS, pictures("a", "b"), kind="pairs", seed=6)
     assert study.order("ada") == again.order("ada") != study.order("grace")
     assert study.order("ada") != other.order("ada")
 
 
 def test_numbers_of_trials_do_not_depend_on_order_or_on_how_sources_are_listed():
-    study = make_study(CAPTIONS, pictures("a", "b", "c"))
+    study = make_study(CAPTIONS, pictures("a", "b", "c"), kind="pairs")
     reversed_sources = dict(reversed(list(pictures("a", "b", "c").items())))
-    again = make_study(CAPTIONS, reversed_sources, seed=9)
+    again = make_study(CAPTIONS, reversed_sources, kind="pairs", seed=9)
     assert study.id == again.id and study.trials() == again.trials()
-    assert sorted(again.order("grace"), key=lambda trial: trial.number) == study.trials()
+    by_number = {t.number: (t.item, frozenset(t.sources)) for t in study.trials()}
+    for trial in again.order("grace"):
+        assert by_number[trial.number] == (trial.item, frozenset(trial.sources))
 
 
-def test_id_changes_with_a_pixel_a_caption_and_a_source():
+def test_sides_are_balanced_and_left_does_not_tell_the_source():
+    captions = [f"caption {i}" for i in range(40)]
+    study = make_study(captions, pictures("a", "b", count=40), kind="pairs")
+    assert Counter(t.sources for t in study.order("ada")) == {("a", "b"): 20, ("b", "a"): 20}
+
+
+def test_id_changes_with_a_pixel_a_caption_a_source_and_the_kind():
     base = pictures("a", "b")
     brighter = {name: images.clone() for name, images in base.items()}
     brighter["b"][2, 0, 3, 3] = 1.0 if base["b"][2, 0, 3, 3] < 0.9 else 0.0
@@ -66,8 +81,9 @@ def test_id_changes_with_a_pixel_a_caption_and_a_source():
         make_study(CAPTIONS, brighter).id,
         make_study([*CAPTIONS[:3], "a pink heart"], base).id,
         make_study(CAPTIONS, {"a": base["a"], "c": base["b"]}).id,
+        make_study(CAPTIONS, base, kind="pairs").id,
     }
-    assert len(ids) == 4
+    assert len(ids) == 5
 
 
 def test_a_study_shown_by_mistake_does_not_name_its_sources():
@@ -83,31 +99,34 @@ def test_pictures_are_rounded_to_eight_bits():
 
 
 @pytest.mark.parametrize(
-    ("captions", "shown", "message"),
+    ("captions", "shown", "kind", "message"),
     [
-        ([], {}, "none"),
-        (CAPTIONS, {}, "none"),
-        ([], pictures("a", count=0), "none"),
-        (CAPTIONS, pictures("a", count=3), "a: 3 pictures for 4 captions"),
-        ([*CAPTIONS[:3], " "], pictures("a"), "caption is empty"),
-        (CAPTIONS, pictures("a") | pictures("b", size=16), "different sizes"),
-        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), 255.0)}, "up to 255"),
-        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), torch.nan)}, "a: .*not finite"),
-        (CAPTIONS, {"a": torch.zeros(4, 8, 8)}, "a: need images of shape"),
-        (CAPTIONS, {"a": torch.zeros(4, 1, 8, 8)}, "a: need images of shape"),
-        (CAPTIONS, {"a": torch.zeros(4, 3, 8, 8).long()}, "torch.int64"),
+        ([], {}, "ratings", "none"),
+        (CAPTIONS, {}, "ratings", "none"),
+        ([], pictures("a", count=0), "ratings", "none"),
+        (CAPTIONS, pictures("a"), "pairs", "two sources"),
+        (CAPTIONS, pictures("a"), "stars", "'stars'"),
+        (CAPTIONS, pictures("a", count=3), "ratings", "a: 3 pictures for 4 captions"),
+        ([*CAPTIONS[:3], " "], pictures("a"), "ratings", "caption is empty"),
+        (CAPTIONS, pictures("a") | pictures("b", size=16), "pairs", "different sizes"),
+        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), 255.0)}, "ratings", "up to 255"),
+        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), torch.nan)}, "ratings", "a: .*not finite"),
+        (CAPTIONS, {"a": torch.zeros(4, 8, 8)}, "ratings", "a: need images of shape"),
+        (CAPTIONS, {"a": torch.zeros(4, 1, 8, 8)}, "ratings", "a: need images of shape"),
+        (CAPTIONS, {"a": torch.zeros(4, 3, 8, 8).long()}, "ratings", "torch.int64"),
     ],
 )
-def test_what_cannot_be_shown_is_an_error(captions, shown, message):
+def test_what_cannot_be_shown_is_an_error(captions, shown, kind, message):
     with pytest.raises(ValueError, match=message):
-        make_study(captions, shown)
+        make_study(captions, shown, kind=kind)
 
 
 # The file of answers: nothing given is lost, and nothing broken is passed over
 
 RATING = Answer(
-    "abc", "ada", 3, 1, "baseline", {"quality": 2, "fit": 4}, 1.5, "2026-01-31T12:00:00+00:00"
+    "abc", "ada", 3, 1, ("baseline",), {"quality": 2, "fit": 4}, 1.5, "2026-01-31T12:00:00+00:00"
 )
+CHOICE = replace(RATING, sources=("real", "baseline"), scores={"choice": 0})
 
 
 def numbered(*trials, **changes):
@@ -116,7 +135,7 @@ def numbered(*trials, **changes):
 
 def test_answers_come_back_as_they_were_given(tmp_path):
     path = tmp_path / "new folder" / "answers.jsonl"
-    given = [RATING, replace(RATING, rater="\u674e \u201cg\u00f6del\u201d", trial=4)]
+    given = [RATING, replace(CHOICE, rater="\u674e \u201cg\u00f6del\u201d", trial=4)]
     for answer in given:
         append_answer(path, answer)
     assert read_answers(path) == given
@@ -131,7 +150,7 @@ import os, signal
 from t2i_course.user_study import Answer, append_answer
 scores = dict(quality=1, fit=5)
 for trial in range(3):
-    append_answer({str(path)!r}, Answer("abc", "ada", trial, 0, "a", scores, 0.1, "now"))
+    append_answer({str(path)!r}, Answer("abc", "ada", trial, 0, ("a",), scores, 0.1, "now"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", program], check=False)
@@ -213,8 +232,11 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, line,
         ({"scores": {"quality": 2.5, "fit": 1}}, "quality is one of"),
         ({"scores": {"quality": 1}}, "quality and fit"),
         ({"scores": {"choice": 1}}, "quality and fit"),
-        ({"source": ""}, "source is a text"),
-        ({"source": ["a", "b"]}, "source is a text"),
+        ({"sources": ["a", "b"]}, "choice"),
+        ({"sources": ["a", "a"], "scores": {"choice": 1}}, "one or two names"),
+        ({"sources": ["a", "b"], "scores": {"choice": 2}}, "choice is one of"),
+        ({"sources": []}, "one or two names"),
+        ({"sources": "a"}, "one or two names"),
         ({"rater": ""}, "rater is a text"),
         ({"trial": -1}, "trial is a number"),
         ({"item": "1"}, "item is a number"),
@@ -262,6 +284,11 @@ def study(two_sources):
     return make_study(MARKED, two_sources)
 
 
+@pytest.fixture
+def pairs(two_sources):
+    return make_study(MARKED, two_sources, kind="pairs")
+
+
 def inside(widget):
     """All widgets of a form."""
     yield widget
@@ -305,33 +332,41 @@ def test_a_rater_answers_everything_and_each_answer_is_in_the_file_at_once(study
         answer(form, quality=1 + done % 5, fit=5 - done % 5)
         saved = read_answers(path)[-1]
         assert len(read_answers(path)) == done + 1
-        assert (saved.trial, saved.item, saved.source) == (trial.number, trial.item, trial.source)
+        assert (saved.trial, saved.item, saved.sources) == (
+            trial.number,
+            trial.item,
+            trial.sources,
+        )
         assert saved.scores == {"quality": 1 + done % 5, "fit": 5 - done % 5}
         assert saved.rater == "ada lovelace" and saved.study == study.id
     assert any(text.startswith("Thank you. All 6") for text in texts(form))
 
 
-def test_no_name_of_a_source_leaves_the_kernel_before_the_end(study, two_sources, tmp_path):
+@pytest.mark.parametrize("kind", ["ratings", "pairs"])
+def test_no_name_of_a_source_leaves_the_kernel_before_the_end(two_sources, tmp_path, kind):
     widgets.Widget.close_all()  # those of other tests
+    study = make_study(MARKED, two_sources, kind=kind)
     form = RatingForm(study, tmp_path / "answers.jsonl", rater="ada")
+    scores = {"choice": 1} if kind == "pairs" else {"quality": 3, "fit": 3}
 
     def sent():  # what the page can see: the whole state of every widget of the kernel
         return json.dumps(widgets.Widget.get_manager_state(drop_defaults=False))
 
     for _ in study.trials():
         assert not any(name in sent() for name in two_sources)
-        answer(form, quality=3, fit=3)
+        answer(form, **scores)
     assert all(name in sent() for name in two_sources)
     form.close()
 
 
-def test_the_shown_picture_is_the_trials_enlarged_pixel_for_pixel(study, tmp_path):
-    form = RatingForm(study, tmp_path / "answers.jsonl", rater="ada")
-    trial = study.order("ada")[0]
-    shown = np.asarray(Image.open(io.BytesIO(bytes(form.picture.value))))
-    assert shown.shape == (256, 256, 3)
-    np.testing.assert_array_equal(shown[::32, ::32], study.pictures[trial.source][trial.item])
-    np.testing.assert_array_equal(shown[31::32, 31::32], shown[::32, ::32])
+def test_the_shown_picture_is_the_trials_enlarged_pixel_for_pixel(pairs, tmp_path):
+    form = RatingForm(pairs, tmp_path / "answers.jsonl", rater="ada")
+    trial = pairs.order("ada")[0]
+    for widget, source in zip(form.pictures, trial.sources, strict=True):
+        shown = np.asarray(Image.open(io.BytesIO(bytes(widget.value))))
+        assert shown.shape == (256, 256, 3)
+        np.testing.assert_array_equal(shown[::32, ::32], pairs.pictures[source][trial.item])
+        np.testing.assert_array_equal(shown[31::32, 31::32], shown[::32, ::32])
 
 
 def test_captions_are_plain_text(study, tmp_path):
@@ -371,14 +406,14 @@ def test_the_same_name_goes_on_where_it_stopped(study, tmp_path):
     assert progress(RatingForm(study, path, rater="grace")) == "1 of 6"
 
 
-def test_who_has_finished_is_thanked_and_not_asked_again(study, tmp_path):
+def test_who_has_finished_is_thanked_and_not_asked_again(pairs, tmp_path):
     path = tmp_path / "answers.jsonl"
-    form = RatingForm(study, path, rater="ada")
-    for trial in study.order("ada"):
-        answer(form, quality=1 + 4 * (trial.source == "secret-model"), fit=2)
-    again = RatingForm(study, path, rater="ada")
-    assert "secret-model: you gave 5.0 for quality, 2.0 for fit." in texts(again)
-    assert "real-photos: you gave 1.0 for quality, 2.0 for fit." in texts(again)
+    form = RatingForm(pairs, path, rater="ada")
+    for trial in pairs.order("ada"):
+        answer(form, choice=trial.sources.index("secret-model"))
+    again = RatingForm(pairs, path, rater="ada")
+    assert "secret-model: you chose it 3 of 3 times." in texts(again)
+    assert "real-photos: you chose it 0 of 3 times." in texts(again)
     assert not any(isinstance(w, widgets.Button) for w in inside(again))
 
 
@@ -413,9 +448,7 @@ def test_an_empty_name_is_asked_again(study, tmp_path):
     assert any("enter a name" in text for text in texts(form))
 
 
-def test_unreadable_and_foreign_files_are_refused_before_the_first_picture(
-    study, two_sources, tmp_path
-):
+def test_unreadable_and_foreign_files_are_refused_before_the_first_picture(study, pairs, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text("no answers\n")
     with pytest.raises(ValueError, match="broken.jsonl, line 1"):
@@ -423,7 +456,7 @@ def test_unreadable_and_foreign_files_are_refused_before_the_first_picture(
     path = tmp_path / "answers.jsonl"
     answer(RatingForm(study, path, rater="ada"), quality=1, fit=1)
     with pytest.raises(ValueError, match="another study"):
-        RatingForm(make_study(MARKED[::-1], two_sources), path)
+        RatingForm(pairs, path)
 
 
 def test_an_answer_that_cannot_be_saved_is_told_and_kept_on_the_page(study, tmp_path):
@@ -439,13 +472,13 @@ def test_an_answer_that_cannot_be_saved_is_told_and_kept_on_the_page(study, tmp_
     assert progress(form) == "2 of 6"
 
 
-def test_a_file_that_lost_answers_is_not_thanked_for(study, tmp_path):
+def test_a_file_that_lost_answers_is_not_thanked_for(pairs, tmp_path):
     path = tmp_path / "answers.jsonl"
-    form = RatingForm(study, path, rater="ada")
-    for done in range(6):
-        if done == 5:
+    form = RatingForm(pairs, path, rater="ada")
+    for done in range(3):
+        if done == 2:
             path.unlink()
-        answer(form, quality=1, fit=1)
+        answer(form, choice=0)
     assert any("has lost answers" in text for text in texts(form))
 
 
