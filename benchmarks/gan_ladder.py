@@ -1,193 +1,249 @@
-"""The ablation ladder of the GAN: one ingredient more on every rung, three seeds a rung.
+"""The ablation of the GAN: one ingredient more on every rung, three seeds a rung.
 
     python benchmarks/gan_ladder.py                   trains what is missing, prints the table
     python benchmarks/gan_ladder.py --ledger ladder   writes it to data/results/ladder.json, too
 
-With `--rungs contradicting style style-equal-seconds --steps 600 --ledger style-comparison` it sets
-the style decoder beside the GAN, both with all ingredients, for as many steps and for as long.
+So that shapes appear in ten minutes on two cores, it is smaller than the flagship: the scenes of
+one and two objects, averaged to 32 x 32 pixels, and as many steps for every rung. What is drawn is
+enlarged to 64 x 64 and read by the oracle, which reads real test pictures that went the same way:
+the line "real pictures" says how well, and no rung can be right more often. FD-scenes and recall
+compare with these pictures.
 
-Every run is a command of its own, `python -m t2i_course train ...`, printed as it starts, with
-equal steps and batches. A run that is done stands in data/results/gan_ladder_runs.jsonl and is not
-made again, and one that was stopped goes on. The value of a rung is the mean of its seeds; its
-interval is Student's at 95 % over the seeds' values.
+A run that is done stands in data/cache/gan_ladder_runs.jsonl and is not made again; one that was
+stopped goes on from its checkpoint. The value of a rung is the mean of its seeds; its interval is
+Student's at 95 % over the seeds' values. Nothing is chosen by the test split.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 
-from t2i_course import report, runtime
+from t2i_course import data, report, runtime, training
+from t2i_course.evaluation import frechet, precision_recall
+from t2i_course.gan import Gan, GanConfig
+from t2i_course.image_decoder import ResidualDecoder
+from t2i_course.metrics.held_out import draw_pictures
+from t2i_course.metrics.picture_features import extract_features
+from t2i_course.metrics.scene_features import load_scene_features
 from t2i_course.reproduction import limits
+from t2i_course.scenes import accuracy, mismatched_captions
+from t2i_course.scenes.wording import Facts
 from t2i_course.significance import seed_interval
+from t2i_course.text_encoder import EmbeddedCaptions, TextEncoder, embed_captions, embed_words
+from t2i_course.training import TrainingConfig
 
-RUNS = report.results_folder() / "gan_ladder_runs.jsonl"  # every run, as it was
-BARE = {
-    "text_blocks": False, "matching_aware": False, "projection": False, "penalty": False,
-    "false_captions": 1, "contradicting": 0.0, "augment": (),
-}  # fmt: skip
-RUNGS = {  # what each rung changes; the ones before it stay
-    "discriminator": {},
-    "matching-aware": {"matching_aware": True},
+ENCODER, SIDE, MOST = "caption-bert-2", 32, 2  # pixels; objects of a scene
+RUNS = runtime.data_folder() / "cache" / "gan_ladder_runs.jsonl"  # every run, as it was
+SMALL = GanConfig(
+    text_blocks=False, words=False, matching_aware=False, penalty=False, augment=()
+)  # what is left when every ingredient is off
+RUNGS: dict[str, dict[str, Any]] = {  # what each rung changes; the ones before it stay
+    "mse": {},
+    "discriminator": {},  # and noise
+    "false-captions": {"matching_aware": True},
     "text-blocks": {"text_blocks": True},
+    "words": {"words": True},
     "penalty": {"penalty": True},
-    "averaged": {},  # by --average-decay
+    "averaged": {},  # by `average_decay`
     "diffaugment": {"augment": ("translation",)},
-    "projection": {"projection": True},
-    "contradicting": {"false_captions": 3, "contradicting": 0.5},
-    "redescription": {"redescription": 1.0},  # by the captioner that comes with the course
 }
-STYLE = {"style": 1.0, "style-equal-seconds": 0.67}  # share of the steps: its step takes 1.5 times
-METRICS = (
-    "scene accuracy: all", "scene accuracy: one object", "scene accuracy: two objects",
-    "scene accuracy: three objects", "scene accuracy: seen pairs", "scene accuracy: unseen pairs",
-    "scene accuracy: color", "scene accuracy: shape", "scene accuracy: count",
-    "scene accuracy: relation", "scene accuracy: background", "FD-scenes", "kernel distance",
-    "precision", "recall", "R@1",
-)  # fmt: skip
+REAL = "real pictures"
+SHARES = ("all", "one object", "two objects", "color", "shape", "relation", "background")
 
 
-def settings_of(rung: str) -> dict[str, Any]:
-    """Ingredients of a rung, fields of `GanConfig`: those of all rungs up to it."""
-    names = list(RUNGS)
-    last = names.index(rung if rung in RUNGS else "contradicting")  # the style decoder's are these
-    found = dict(BARE)
-    for name in names[: last + 1]:
-        found |= RUNGS[name]
-    return found
+@dataclass(frozen=True)
+class Part:
+    """Scenes of one and two objects of a split, with features of their captions."""
+
+    folder: Path
+    whole: data.PackedCaptions
+    packed: data.PackedPart
+    text: EmbeddedCaptions
+    facts: list[Facts]  # of packed.all_captions
 
 
-def command_of(rung: str, seed: int, arguments: argparse.Namespace) -> list[str]:
-    """Write the command that trains a rung, without the interpreter."""
-    model = "baseline" if rung == "baseline" else "style" if rung in STYLE else "gan"
-    command = ["-m", "t2i_course", "train", "--model", model]
-    if rung != "baseline":
-        for name, value in (settings_of(rung) | {"width": arguments.width}).items():
-            option = name.replace("_", "-")
-            if isinstance(value, bool):
-                command.append(f"--{'' if value else 'no-'}{option}")
-            else:
-                command += [f"--{option}", *map(str, value if name == "augment" else [value])]
-    names = list(RUNGS)
-    if rung in RUNGS and names.index(rung) < names.index("averaged"):
-        command += ["--average-decay", "0"]
-    steps = str(round(arguments.steps * STYLE.get(rung, 1.0)))
-    return command + [
-        "--steps", steps, "--batch-size", str(arguments.batch_size), "--seed", str(seed),
-        "--evaluate-every", steps, "--evaluate-samples", str(arguments.samples),
-    ]  # fmt: skip
+@cache
+def load_part(split: str, captions: int | None = None, most: int | None = None) -> Part:
+    """Read a split, with so many captions of each picture, and so many pictures at most."""
+    folder = data.resolve_data("scenes")
+    whole = data.pack(folder, split, 64, progress=False)
+    facts, starts = mismatched_captions.facts_of(folder, whole, split), whole.caption_starts
+    images = [i for i, row in enumerate(starts[:-1]) if len(facts[row]["objects"]) <= MOST][:most]
+    kept = None
+    if captions is not None:
+        kept = [row for i in images for row in range(starts[i], starts[i + 1])[:captions]]
+    packed = data.PackedPart(whole, images, SIDE, kept)
+    text = embed_words(TextEncoder(ENCODER), packed.all_captions, progress=False)
+    return Part(folder, whole, packed, text, [facts[row] for row in packed.caption_rows])
 
 
-def find_run(command: str) -> dict | None:
-    """Return the run of a command, if it is done."""
-    lines = RUNS.read_text(encoding="utf-8").splitlines() if RUNS.exists() else []
-    return next((run for run in map(json.loads, lines) if run["command"] == command), None)
-
-
-def train(rung: str, seed: int, arguments: argparse.Namespace) -> dict:
-    """Train a rung if that is not done; return its evaluation with seconds and memory."""
-    words = command_of(rung, seed, arguments)
-    command = shlex.join(["python", *words])
-    if (done := find_run(command)) is not None:
-        return done
-    print(command, flush=True)
-    name = f"ladder-{rung}-{seed}"
-    folder = runtime.data_folder() / "runs" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / name  # beside the run, not among the shipped checkpoints
-    process = subprocess.Popen(
-        [sys.executable, *words, "--output", str(weights), "--resume"],
-        cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL,
+def false_captions(part: Part, config: GanConfig) -> mismatched_captions.MismatchedCaptions:
+    """What draws false captions of a part's pictures, most of them wrong in one fact."""
+    packed = part.packed
+    true = mismatched_captions.scenes_truth(part.folder, "train", part.whole)
+    wrong = mismatched_captions.contradicting_captions(part.folder, "train", part.whole)
+    wrong = embed_captions(
+        TextEncoder(ENCODER), [wrong[row] for row in packed.caption_rows], progress=False
+    )
+    return mismatched_captions.MismatchedCaptions(
+        packed, part.text, lambda c, i: true(packed.caption_rows[c], packed.image_rows[i]),
+        wrong, config.contradicting, config.false_captions,
     )  # fmt: skip
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{name} ended with {os.waitstatus_to_exitcode(status)}")
-    card = json.loads(weights.with_suffix(".json").read_text())
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # ru_maxrss in bytes, or kilobytes
-    last = report.read_lines(folder / report.LOG_FILE)[-1]
-    run = {
-        "rung": rung, "seed": seed, "command": command, "seconds": card["seconds"],
-        "megabytes": round(usage.ru_maxrss / unit), "hardware": card["hardware"],
-        "metrics": last["metrics"],
-    }  # fmt: skip
-    before = RUNS.read_text(encoding="utf-8") if RUNS.exists() else ""
-    with runtime.atomic_file(RUNS) as partial:
-        partial.write_text(before + json.dumps(run) + "\n", encoding="utf-8", newline="\n")
+
+
+def ingredients(rung: str) -> GanConfig:
+    """The configuration of a rung: its ingredient and those of the rungs before it."""
+    names = list(RUNGS)
+    changes: dict[str, Any] = {}
+    for name in names[: names.index(rung) + 1]:
+        changes |= RUNGS[name]
+    return replace(SMALL, **changes)
+
+
+def build(rung: str, part: Part, config: TrainingConfig) -> training.Objective:
+    """Networks and losses of a rung."""
+    gan, width = ingredients(rung), part.text.shape[1]
+    if rung == "mse":
+        objective = training.MeanSquaredError(ResidualDecoder(width, 0, SIDE, 16), config)
+    else:
+        false = false_captions(part, gan) if gan.matching_aware else None
+        objective = Gan(gan, width, SIDE, false)
+    for network in objective.modules.values():
+        network.standardize.fit(part.text)
+    return objective
+
+
+def enlarge(images: np.ndarray) -> np.ndarray:
+    """Pictures uint8 [N, 3, 32, 32] as the oracle and the metric network take them, at 64 x 64."""
+    larger = functional.interpolate(
+        torch.from_numpy(images).float(), scale_factor=2, mode="bicubic"
+    )
+    return larger.clamp(0, 255).round().to(torch.uint8).numpy()
+
+
+def measure(images: np.ndarray, test: Part) -> dict[str, float]:
+    """Figures of pictures uint8 [N, 3, 32, 32], one for each test caption."""
+    drawn, real = enlarge(images), enlarge(test.packed.images)
+    found = accuracy.accuracy(accuracy.check_images(drawn, test.facts), test.facts)
+    figures = {f"scene accuracy: {name}": found[name].value for name in SHARES if name in found}
+    if images is not test.packed.images:
+        features = [extract_features(load_scene_features(), each) for each in (real, drawn)]
+        figures["FD-scenes"] = frechet(*features, repeats=0, allow_few=True).value
+        figures["recall"] = precision_recall(*features, repeats=0).recall.value
+    return figures
+
+
+def finished() -> dict[str, dict[str, Any]]:
+    """Runs that are done, by name."""
+    lines = RUNS.read_text(encoding="utf-8").splitlines() if RUNS.exists() else []
+    return {run["name"]: run for run in map(json.loads, lines)}
+
+
+def run(rung: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train and measure a rung, unless that is done."""
+    name = f"{rung}, seed {seed}, {arguments.steps} steps of {arguments.batch_size}"
+    if name in (done := finished()):
+        return done[name]
+    averaging = list(RUNGS).index(rung) >= list(RUNGS).index("averaged")
+    config = TrainingConfig(
+        steps=arguments.steps, batch_size=arguments.batch_size, seed=seed, learning_rate=2e-3,
+        average_decay=0.999 if averaging else 0.0, validate_every=arguments.steps,
+    )  # fmt: skip
+    train, val = load_part("train"), load_part("val", captions=1, most=arguments.samples)
+    test = load_part("test", captions=1, most=arguments.samples)
+    runtime.seed_everything(seed)
+    objective = build(rung, train, config)
+    folder = runtime.data_folder() / "runs" / f"ladder-{rung}-{seed}-{arguments.steps}"
+    history = training.train(
+        objective, config, train.packed, val.packed, train.text, val.text,
+        run_folder=folder, resume=True, device="cpu", progress=False,
+    )  # fmt: skip
+    found = measure(draw_pictures(objective.modules["generator"], test.text), test)
+    entry = {"name": name, "found": found, "seconds": round(history.seconds, 1),
+             "hardware": runtime.hardware(), "samples": len(test.packed)}  # fmt: skip
+    write(entry)
     shutil.rmtree(folder)
-    return run
+    return entry
+
+
+def write(entry: dict[str, Any]) -> None:
+    """Add a run to those that are done."""
+    RUNS.parent.mkdir(parents=True, exist_ok=True)
+    with RUNS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    print(json.dumps(entry), flush=True)
+
+
+def real_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is found of the real test pictures, averaged and enlarged as the drawn ones are."""
+    name = f"{REAL}, {arguments.samples}"
+    if name not in finished():
+        test = load_part("test", captions=1, most=arguments.samples)
+        write({"name": name, "found": measure(test.packed.images, test), "seconds": 0.0,
+               "hardware": runtime.hardware(), "samples": len(test.packed)})  # fmt: skip
+    return finished()[name]
+
+
+def rows_of(
+    rung: str, runs: Sequence[dict[str, Any]], seeds: Sequence[int], after: str, command: str
+) -> list[report.Row]:
+    """Rows of the ledger for the mean of some seeds."""
+    rows = []
+    for metric in [*runs[0]["found"], "seconds of training"]:
+        values = [entry["found"].get(metric, entry["seconds"]) for entry in runs]
+        rows.append(report.Row(
+            id=f"ladder-{report.slug(f'{rung} {metric}')}", metric=f"{rung}: {metric}, {after}",
+            value=float(np.mean(values)), interval=seed_interval(values, *limits(metric)),
+            samples=runs[0]["samples"], seeds=tuple(seeds), split="test",
+            extractor="oracle, of pictures enlarged from 32 pixels" if "accuracy" in metric
+            else "none" if "seconds" in metric else "scene-features",
+            data="scenes of one and two objects at 32 pixels", hardware=runs[0]["hardware"],
+            seconds=round(sum(entry["seconds"] for entry in runs), 1), command=command,
+        ))  # fmt: skip
+    return rows
 
 
 def main() -> None:
     """Train every rung with every seed, and put the figures together."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=1000, help="of every run (1000)")
-    parser.add_argument("--batch-size", type=int, default=32, help="of every run (32)")
-    parser.add_argument("--width", type=int, default=16, help="of the GAN (16)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs a rung (3)")
-    parser.add_argument("--samples", type=int, default=2000, help="evaluated pictures (2000)")
-    parser.add_argument("--rungs", nargs="*", default=["baseline", *RUNGS], help="some rungs only")
-    parser.add_argument("--only-seed", type=int, help="train this seed, and no table: for two "
-                        "processes side by side")  # fmt: skip
+    parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=4000, help="of every run (4000)")
+    parser.add_argument("--batch-size", type=int, default=48, help="pictures a step (48)")
+    parser.add_argument("--samples", type=int, default=1000, help="test captions (1000)")
     parser.add_argument("--ledger", metavar="NAME", help="write rows to data/results/NAME.json")
     arguments = parser.parse_args()
     arguments.ledger = report.check_name(arguments.ledger)
-    name = arguments.ledger or "ladder"
-    again = (
-        f"python benchmarks/gan_ladder.py --steps {arguments.steps} --batch-size "
-        f"{arguments.batch_size} --width {arguments.width} --ledger {name}"
+    how = f"--steps {arguments.steps} --batch-size {arguments.batch_size}"
+    command = (
+        f"python benchmarks/gan_ladder.py {how} --ledger {arguments.ledger or 'ladder'} "
+        f"--rungs {' '.join(arguments.rungs)}"
     )
-    if arguments.rungs != parser.get_default("rungs"):
-        again += f" --rungs {' '.join(arguments.rungs)}"
-    seeds = range(arguments.seeds) if arguments.only_seed is None else [arguments.only_seed]
-    rows = []
+    after = f"mean of the seeds, after {arguments.steps} steps of {arguments.batch_size} pictures"
+    real = real_pictures(arguments)
+    for seed in arguments.seeds:
+        for rung in arguments.rungs:
+            run(rung, seed, arguments)
+    rows = rows_of(REAL, [real], (), "enlarged from 32 pixels", command)[:-1]
     for rung in arguments.rungs:
-        runs = [train(rung, seed, arguments) for seed in seeds]
-        common = {
-            "seeds": tuple(seeds), "data": "scenes", "hardware": runtime.hardware(),
-            "seconds": round(sum(run["seconds"] for run in runs), 1),
-            "command": again,
-        }  # fmt: skip
-        figures = [rung.ljust(15)]
-        for metric in METRICS:
-            values = [run["metrics"][metric]["value"] for run in runs]
-            between = seed_interval(values, *limits(metric))
-            figures.append(f"{metric.removeprefix('scene accuracy: ')} {np.mean(values):.3g}")
-            rows.append(
-                report.Row(
-                    id=f"{name}-{report.slug(f'{rung} {metric}')}",
-                    metric=f"{rung}: {metric}, mean of the seeds, after "
-                    f"{round(arguments.steps * STYLE.get(rung, 1.0))} steps of "
-                    f"{arguments.batch_size} pictures",
-                    value=float(np.mean(values)), interval=between, samples=arguments.samples,
-                    split="val", extractor=runs[0]["metrics"][metric]["extractor"], **common,
-                )
-            )  # fmt: skip
-        for cost, unit, what in (
-            ("seconds", "s", "seconds of training"),
-            ("megabytes", "MB", "megabytes of memory, the most that was resident"),
-        ):
-            values = [run[cost] for run in runs]
-            figures.append(f"{np.mean(values):.0f} {unit}")
-            rows.append(
-                report.Row(
-                    id=f"{name}-{rung}-{cost}", value=float(np.mean(values)),
-                    metric=f"{rung}: {what}", samples=len(values),
-                    interval=seed_interval(values, *limits(what)),
-                    split="none", extractor="none", **common,
-                )
-            )  # fmt: skip
-        print(", ".join(figures), flush=True)
+        runs = [run(rung, seed, arguments) for seed in arguments.seeds]
+        rows += rows_of(rung, runs, arguments.seeds, after, command)
+    for row in rows:
+        low, high = row.interval or (row.value, row.value)
+        print(f"{row.value:.3g} ({low:.3g} to {high:.3g})  {row.metric}")
     if arguments.ledger:
-        print(f"written: {report.add_rows(f'{name}.json', rows).name}")
+        print(f"written: {report.add_rows(f'{arguments.ledger}.json', rows).name}")
 
 
 if __name__ == "__main__":

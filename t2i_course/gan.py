@@ -1,9 +1,10 @@
 """A conditional generative adversarial network, each ingredient of which is one switch.
 
 The generator is in the line of DF-GAN (tao2022dfgan): text and noise set scale and shift of every
-channel in every block. The discriminator sees picture and text, and is shown, beside real and
-generated pictures, real pictures with captions that are false of them (reed2016text). `Gan` is an
-objective for the loop of `t2i_course.training`.
+channel in every block. In its coarse maps every place looks at the caption's words (xu2018attngan).
+The discriminator sees picture and sentence, and is shown, beside real and generated pictures, real
+pictures with captions that are false of them (reed2016text). `Gan` is an objective for the loop of
+`t2i_course.training`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from t2i_course.augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 from t2i_course.scenes.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
+from t2i_course.text_encoder import TextFeatures, sentence_of
 from t2i_course.training import option
 
 SLOPE = 0.2  # of the leaky ReLU below 0
+SIDES = (8, 16)  # of the maps whose places look at words
+HEADS, HEAD = 4, 16  # looks of a place, each in so many numbers
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,11 @@ class GanConfig:
     noise_dim: int = option(64, "Z, numbers of the noise")
     width: int = option(16, "channels of the GAN's generator at S x S")
     text_blocks: bool = option(True, "text in every block; else it enters at 4 x 4 only")
+    words: bool = option(True, "places of coarse maps look at the words; needs text_blocks")
     matching_aware: bool = option(True, "show the discriminator false captions of real pictures")
-    false_captions: int = option(3, "of each real picture, in a step")
+    false_captions: int = option(4, "of each real picture, in a step")
     contradicting: float = option(
-        0.5, "share of false captions that contradict in one fact, if known"
+        0.75, "share of false captions that contradict in one fact, if known"
     )
     projection: bool = option(True, "inner product of picture and text in the discriminator")
     penalty: bool = option(True, "matching-aware gradient penalty")
@@ -113,14 +118,53 @@ class TextBlock(nn.Module):
         return short + long
 
 
+class WordAttention(nn.Module):
+    """Every place of a map looks at the words of the caption, and adds what it finds.
+
+        a_pk = softmax_k(q(x_p)^T k(e_k) / sqrt(d)),    x_p <- x_p + W sum_k a_pk v(e_k)
+
+    xu2018attngan, section 3.1; here with `HEADS` looks a place, queries that know their place, and
+    BERT's words e_k.
+    """
+
+    def __init__(self, channels: int, word_dim: int, side: int) -> None:
+        """Build the layers for maps [B, C, side, side]."""
+        super().__init__()
+        wide = HEADS * HEAD
+        self.norm, self.query = nn.LayerNorm(channels), nn.Linear(channels, wide)
+        self.place = nn.Parameter(0.3 * torch.randn(side * side, wide))
+        self.key, self.value = nn.Linear(word_dim, wide), nn.Linear(word_dim, wide)
+        self.out = nn.Linear(wide, channels)
+
+    def weights(self, x: Tensor, text: TextFeatures) -> Tensor:
+        """Share [B, heads, P, T] of its look that each of P places gives to each of T words."""
+        places = x.flatten(2).mT  # [B, P, C]
+        query = split_heads(self.query(self.norm(places)) + self.place)  # [B, heads, P, 16]
+        scores = query @ split_heads(self.key(text.words)).mT / HEAD**0.5  # [B, heads, P, T]
+        return scores.masked_fill(text.mask[:, None, None] == 0, -torch.inf).softmax(dim=-1)
+
+    def forward(self, x: Tensor, text: TextFeatures) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        found = self.weights(x, text) @ split_heads(self.value(text.words))  # [B, heads, P, 16]
+        found = self.out(found.transpose(1, 2).flatten(2))  # [B, P, C]
+        return x + found.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def split_heads(features: Tensor) -> Tensor:
+    """[B, N, heads x 16] to [B, heads, N, 16]."""
+    return features.unflatten(-1, (HEADS, HEAD)).transpose(1, 2)
+
+
 class TextGenerator(nn.Module):
     """From text and noise to a picture, by four blocks at S = 64.
 
     Attributes:
         config: the arguments that build it again.
+        takes_words: does it look at words, or at the sentence alone?
     """
 
     name = "gan"
+    takes_words = True
 
     def __init__(
         self,
@@ -129,6 +173,7 @@ class TextGenerator(nn.Module):
         image_size: int = 64,
         width: int = 16,
         parts: bool = False,
+        words: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -137,6 +182,7 @@ class TextGenerator(nn.Module):
             noise_dim: Z.
             image_size: S; 8, 16, 32, ...
             width: channels at S x S; towards 4 x 4 they grow to 8 times as many.
+            words: let the places of the maps of `SIDES` look at the caption's words.
             parts: read parts out of captions, to which maps of up to 16 x 16 attend: how the
                 shipped weights draw. Nothing here trains them.
 
@@ -147,9 +193,10 @@ class TextGenerator(nn.Module):
         channels = block_channels(image_size, width)[::-1]  # [128, 96, 64, 32, 16] at 16
         latent_dim = 256
         self.text_dim, self.noise_dim, self.image_size = text_dim, noise_dim, image_size
+        self.takes_words = words
         self.config = {
             "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
-            "parts": parts,
+            "parts": parts, "words": words,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.latent = nn.Sequential(
@@ -161,6 +208,10 @@ class TextGenerator(nn.Module):
             TextBlock(c, d, latent_dim) for c, d in zip(channels, channels[1:], strict=False)
         )
         self.to_picture = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        sides = {str(4 * 2**k): c for k, c in enumerate(channels[:-1]) if 4 * 2**k in SIDES}
+        self.words = nn.ModuleDict(
+            {side: WordAttention(c, text_dim, int(side)) for side, c in sides.items() if words}
+        )
         self.reader, self.attention = None, nn.ModuleList()
         if parts:
             self.reader, self.layout = CaptionReader(text_dim), PartLayout(noise_dim)
@@ -168,23 +219,32 @@ class TextGenerator(nn.Module):
             sides = enumerate(channels[:-1][:3])  # 4 x 4, 8 x 8, 16 x 16
             self.attention.extend(PartAttention(c, 4 * 2**k) for k, c in sides)
 
-    def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
-        text = check_inputs(text, noise, self.text_dim, self.noise_dim)
+    def forward(self, text: TextFeatures | Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draw B captions with noise [B, Z]: [B, 3, S, S] in [-1, 1].
+
+        Raises:
+            ValueError: the text or the noise does not fit, or words are wanted and are not there.
+        """
+        sentence = check_inputs(text, noise, self.text_dim, self.noise_dim)  # [B, D]
+        if self.takes_words and isinstance(text, Tensor):
+            raise ValueError("this generator looks at words: give it TextFeatures, not sentences")
         first, *others = self.latent
-        latent = first(torch.cat([self.standardize(text), noise], dim=1))  # [B, 256]
+        latent = first(torch.cat([self.standardize(sentence), noise], dim=1))  # [B, 256]
         parts = None
         if self.reader is not None:
-            parts = self.layout(self.reader(text), noise)  # [B, 4, 64]
+            parts = self.layout(self.reader(sentence), noise)  # [B, 4, 64]
             latent = latent + self.hear(parts.flatten(1))
         for layer in others:
             latent = layer(latent)
         # The noise comes in once more, undiluted, or the pictures of a caption are all alike.
         x = self.start(torch.cat([latent, noise], dim=1))  # [B, 128 * 4 * 4]
-        x = x.reshape(len(text), -1, 4, 4)  # [B, 128, 4, 4]
+        x = x.reshape(len(sentence), -1, 4, 4)  # [B, 128, 4, 4]
         for number, block in enumerate(self.blocks):
             if number < len(self.attention):
                 x = self.attention[number](x, parts)
+            side = str(x.shape[-1])
+            if side in self.words:
+                x = self.words[side](x, text)
             x = block(x, latent)  # [B, C, 2H, 2W]
         return torch.tanh(self.to_picture(functional.leaky_relu(x, SLOPE)))  # [B, 3, S, S]
 
@@ -355,8 +415,9 @@ class Gan:
         self.config, self.mismatched, self.redescribe = config, mismatched, redescribe
         build = build if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
+        more = {"words": config.words} if build is TextGenerator else {}
         self.modules = {
-            "generator": build(text_dim, config.noise_dim, image_size, width),
+            "generator": build(text_dim, config.noise_dim, image_size, width, **more),
             "discriminator": Discriminator(text_dim, image_size, config.width, config.projection),
         }
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
@@ -374,17 +435,24 @@ class Gan:
     ) -> dict[str, Tensor]:
         """Let the discriminator learn, then the generator."""
         fake = self.modules["generator"](batch.text, batch.noise)  # [B, 3, S, S]
-        found = self.discriminate(batch, fake.detach().float(), update)
-        return found | self.generate(batch, fake, update)
+        loss, recorded = self.discriminator_loss(batch, fake.detach().float())
+        update("discriminator", loss)
+        discriminator = without_wrapping(self.modules["discriminator"]).requires_grad_(False)
+        loss, more = self.generator_loss(batch, fake)
+        update("generator", loss)
+        discriminator.requires_grad_(True)
+        return {name: value.detach() for name, value in (recorded | more).items()}
 
-    def discriminate(
-        self, batch: TrainingBatch, fake: Tensor, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
-        """Update the discriminator on a batch and generated pictures [B, 3, S, S], cut off."""
-        false = self.mismatched(batch) if self.config.matching_aware else None  # [K, B, D]
+    def discriminator_loss(
+        self, batch: TrainingBatch, fake: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss on a batch and generated pictures [B, 3, S, S], detached; and what is recorded."""
+        sentence, false = sentence_of(batch.text), None  # [B, D]
+        if self.config.matching_aware:
+            false = self.mismatched(batch)  # [K, B, D]
         real = self.augment(batch.images, batch)
         shown = torch.cat([real, self.augment(fake, batch)])  # [2B, 3, S, S]
-        found = self.modules["discriminator"](shown, torch.cat([batch.text, batch.text]), false)
+        found = self.modules["discriminator"](shown, torch.cat([sentence, sentence]), false)
         logits, mismatched = found if false is not None else (found, None)
         logits_real, logits_fake = logits.float().chunk(2)  # [B], [B]
         mismatched = None if mismatched is None else mismatched.float()  # [K, B]
@@ -393,29 +461,29 @@ class Gan:
             "discriminator": loss, "real": logits_real.mean(), "generated": logits_fake.mean(),
             "mismatched": loss.new_zeros(()) if mismatched is None else mismatched.mean(),
         }  # fmt: skip
-        recorded = {name: value.detach() for name, value in recorded.items()}
-        if self.config.penalty and batch.step % self.config.penalty_every == 0:
-            # `forward` is never compiled: a compiled network has no second derivative.
-            discriminate = without_wrapping(self.modules["discriminator"]).forward
-            penalty = losses.matching_aware_penalty(discriminate, real, batch.text)
-            loss = loss + self.config.penalty_every * penalty
-        update("discriminator", loss)
-        return recorded
+        return loss + self.penalty(real, sentence, batch.step), recorded
 
-    def generate(
-        self, batch: TrainingBatch, fake: Tensor, update: Callable[[str, Tensor], None]
-    ) -> dict[str, Tensor]:
-        """Update the generator by what the discriminator says of its pictures [B, 3, S, S]."""
-        discriminator = without_wrapping(self.modules["discriminator"]).requires_grad_(False)
-        fake, recorded = self.augment(fake, batch), {}
-        loss = losses.hinge_generator(discriminator(fake, batch.text).float())
+    def generator_loss(
+        self, batch: TrainingBatch, fake: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss by what the discriminator says of pictures [B, 3, S, S]; and what is recorded."""
+        discriminator = without_wrapping(self.modules["discriminator"])
+        fake = self.augment(fake, batch)
+        loss = losses.hinge_generator(discriminator(fake, sentence_of(batch.text)).float())
+        recorded = {"generator": loss}
         if self.config.redescription:  # qiao2019mirrorgan, section 3.3
-            surprise = self.redescribe(fake, batch.captions).mean()
-            recorded["redescription"] = surprise.detach()
-            loss = loss + self.config.redescription * surprise
-        update("generator", loss)
-        discriminator.requires_grad_(True)
-        return recorded | {"generator": loss.detach()}
+            recorded["redescription"] = self.redescribe(fake, batch.captions).mean()
+            loss = loss + self.config.redescription * recorded["redescription"]
+        return loss, recorded
+
+    def penalty(self, real: Tensor, sentence: Tensor, step: int) -> Tensor | float:
+        """The gradient penalty of the steps that have one; 0 in the others."""
+        if not self.config.penalty or step % self.config.penalty_every:
+            return 0.0
+        # `forward` is never compiled: a compiled network has no second derivative.
+        discriminate = without_wrapping(self.modules["discriminator"]).forward
+        penalty = losses.matching_aware_penalty(discriminate, real, sentence)
+        return self.config.penalty_every * penalty
 
     def augment(self, images: Tensor, batch: TrainingBatch) -> Tensor:
         """Change pictures at random, as `DiffAugment` does, before the discriminator sees them."""
@@ -424,4 +492,4 @@ class Gan:
     def validate(self, batch: TrainingBatch, networks: dict[str, nn.Module]) -> Tensor:
         """Return -D(G(t, z), t) of each held-out caption, [B]: what the generator minimizes."""
         images = networks["generator"](batch.text, batch.noise)
-        return -networks["discriminator"](images, batch.text).float()
+        return -networks["discriminator"](images, sentence_of(batch.text)).float()

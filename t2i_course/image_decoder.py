@@ -25,7 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from t2i_course.text_encoder import TextFeatures
+from t2i_course.text_encoder import (
+    EmbeddedCaptions,
+    TextFeatures,
+    sentence_of,
+    sentence_rows,
+)
 
 
 def check_inputs(
@@ -42,7 +47,7 @@ def check_inputs(
     Raises:
         ValueError: a wrong shape, or the noise is missing.
     """
-    text = text if isinstance(text, Tensor) else text.sentence
+    text = sentence_of(text)
     if text.ndim != 2 or text.shape[1] != text_dim:
         raise ValueError(
             f"text features have shape {list(text.shape)}, this generator takes [B, {text_dim}]: "
@@ -76,9 +81,10 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
-    def fit(self, features: np.ndarray | Tensor) -> None:
+    def fit(self, features: np.ndarray | Tensor | EmbeddedCaptions) -> None:
         """Measure features [N, width] of the training captions, 20,000 at most, before training."""
-        values = torch.tensor(np.asarray(features[:: 1 + len(features) // 20_000])).double()
+        every = slice(None, None, 1 + len(features) // 20_000)
+        values = torch.tensor(np.asarray(sentence_rows(features, every))).double()
         deviation = values.std(dim=0, correction=0)
         # A feature that hardly moves must not be blown up to the size of the others. Of captions
         # that are all alike there is no scale to measure; then the features' own size serves.

@@ -62,6 +62,11 @@ class TextFeatures:
         )
 
 
+def sentence_of(text: TextFeatures | Tensor) -> Tensor:
+    """Sentences [B, D] of what a generator takes: features of captions, or sentences alone."""
+    return text if isinstance(text, Tensor) else text.sentence
+
+
 class EmbeddedCaptions:
     """Features of N captions on disk, sentence and words, as `embed_words` leaves them.
 
@@ -92,6 +97,11 @@ class EmbeddedCaptions:
         mask = np.arange(words.shape[1]) < (end - first)[:, None]
         sentence = torch.from_numpy(self.sentence[which])
         return TextFeatures(sentence, torch.from_numpy(words), torch.from_numpy(mask).long())
+
+
+def sentence_rows(text: np.ndarray | EmbeddedCaptions, rows: np.ndarray | slice) -> np.ndarray:
+    """Sentences [..., D] of the captions in rows [...] of what `embed_for` gives."""
+    return text.sentence[text.which[rows]] if isinstance(text, EmbeddedCaptions) else text[rows]
 
 
 def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:

@@ -12,11 +12,21 @@ from t2i_course.gan import (
     GanConfig,
     Modulation,
     TextGenerator,
+    WordAttention,
 )
 from t2i_course.processes import TrainingBatch
-from t2i_course.training import TrainingConfig, train
+from t2i_course.scenes.mismatched_captions import MismatchedCaptions, scenes_truth
+from t2i_course.text_encoder import TextEncoder, TextFeatures, embed_words
+from t2i_course.training import TrainingConfig, load_generator, save_weights, train
 
-SMALL = GanConfig(noise_dim=8, width=8, matching_aware=False, penalty_every=1)
+SMALL = GanConfig(noise_dim=8, width=8, words=False, matching_aware=False, penalty_every=1)
+
+
+def random_text(number, tokens=5, width=16):
+    """Features of captions, the last of which is one word short."""
+    mask = torch.ones(number, tokens, dtype=torch.long)
+    mask[-1, -1] = 0
+    return TextFeatures(torch.randn(number, width), torch.randn(number, tokens, width), mask)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +81,69 @@ def test_modulation_is_scale_and_shift_of_each_channel():
     assert torch.allclose(modulation(x, latent)[1, 2], expected)
     torch.nn.init.zeros_(modulation.affine.weight), torch.nn.init.zeros_(modulation.affine.bias)
     assert torch.equal(modulation(x, latent), x)
+
+
+def test_word_attention_is_the_formula_at_every_place():
+    torch.manual_seed(0)
+    attention, x, text = WordAttention(6, 16, side=4), torch.randn(2, 6, 4, 4), random_text(2)
+    weights, found = attention.weights(x, text), attention(x, text)
+    assert weights.shape == (2, 4, 16, 5) and weights[1, :, :, 4].max() == 0  # padding
+    assert torch.allclose(weights.sum(dim=-1), torch.ones(2, 4, 16))
+    row, column, head = 2, 3, slice(16, 32)  # place 11, the second of four looks
+    query = attention.query(attention.norm(x[1, :, row, column])) + attention.place[11]
+    keys, values = attention.key(text.words[1, :4]), attention.value(text.words[1, :4])
+    share = (keys[:, head] @ query[head] / 4).softmax(dim=0)
+    assert torch.allclose(weights[1, 1, 11, :4], share, atol=1e-5)
+    looks = [w @ values[:, 16 * k : 16 * k + 16] for k, w in enumerate(weights[1, :, 11, :4])]
+    expected = x[1, :, row, column] + attention.out(torch.cat(looks))
+    assert torch.allclose(found[1, :, row, column], expected, atol=1e-5)
+
+
+def test_a_generator_with_words_draws_their_order_and_refuses_sentences_alone(tmp_path):
+    torch.manual_seed(0)
+    generator, text, noise = (
+        TextGenerator(16, 8, 32, 8, words=True),
+        random_text(2),
+        torch.randn(2, 8),
+    )
+    images = generator(text, noise)
+    assert images.shape == (2, 3, 32, 32) and list(generator.words) == ["8", "16"]
+    other = TextFeatures(text.sentence, text.words.clone(), text.mask)
+    other.words[1, 4] += 1  # padding
+    assert torch.equal(generator(other, noise), images)
+    other.words[:, 0] += 1
+    assert not torch.allclose(generator(other, noise), images, atol=1e-4)
+    with pytest.raises(ValueError, match="give it TextFeatures"):
+        generator(text.sentence, noise)
+    card = dict.fromkeys(("data", "command", "hardware", "license"), "x") | {
+        "encoder": {"name": "x", "fingerprint": "x", "pooling": "mean"}, "steps": 0, "seconds": 0,
+        "metrics": {},
+    }  # fmt: skip
+    save_weights(tmp_path / "words", generator, card)
+    again, _ = load_generator(tmp_path / "words", None, {"gan": TextGenerator})
+    assert again.takes_words and torch.equal(again(text, noise), images)
+    assert not TextGenerator(16).takes_words
+
+
+def test_a_gan_of_words_trains_with_false_captions(part, small_scenes, tiny_bert, tmp_path):
+    """From captions on disk, sentence and words, as the command trains it."""
+    encoder = TextEncoder(tiny_bert, device="cpu")
+    text = [embed_words(encoder, p.all_captions, tmp_path, progress=False) for p in part[:2]]
+    false = MismatchedCaptions(
+        part[0], text[0], scenes_truth(small_scenes, "train", part[0]), number=2
+    )
+    torch.manual_seed(0)
+    config = replace(SMALL, words=True, matching_aware=True)
+    objective = Gan(config, encoder.width, 32, false)
+    generator = objective.modules["generator"]
+    generator.standardize.fit(text[0])
+    rows = np.arange(0, len(text[0]), 1 + len(text[0]) // 20_000)
+    assert np.allclose(generator.standardize.mean, text[0][rows].sentence.mean(dim=0), atol=1e-5)
+    before = generator.words["8"].value.weight.clone()
+    numbers = TrainingConfig(steps=3, batch_size=8, validation_images=8, precision="float32")
+    history = train(objective, numbers, *part[:2], *text, device="cpu", progress=False)
+    assert history.losses["mismatched"][0] != 0
+    assert not torch.equal(before, generator.words["8"].value.weight)
 
 
 def test_mismatched_captions_share_the_trunk_and_get_their_own_logits():

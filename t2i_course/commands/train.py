@@ -55,7 +55,9 @@ class Model:
 MODELS = {
     "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
-    "gan": Model("gan", 10_000, 10_000, {}),  # a short run of it shows little
+    "gan": Model("gan", 30_000, 30_000, {  # a short run of it shows little
+        "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
+    }),
     "style": Model("style", 10_000, 10_000, {}),
     "flow": Model("flow", 24_000, 24_000, {
         "learning_rate": 1e-3, "batch_size": 48, "scenes": 50_000, "crowded": True,

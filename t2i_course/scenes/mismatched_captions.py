@@ -25,6 +25,7 @@ from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.drawing import Scene, read_captions, read_instances
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import Facts, contradict, word_facts
+from t2i_course.text_encoder import EmbeddedCaptions, sentence_rows
 
 TRIES = 8  # other captions that are tried for a picture
 
@@ -163,7 +164,7 @@ class MismatchedCaptions:
     def __init__(
         self,
         data: PackedCaptions,
-        text: np.ndarray,
+        text: np.ndarray | EmbeddedCaptions,
         is_true: Callable[[int, int], bool],
         contradicting: np.ndarray | None = None,
         share: float = 0.5,
@@ -173,7 +174,7 @@ class MismatchedCaptions:
 
         Args:
             data: the pictures and their captions.
-            text: [N, D], features of data.all_captions.
+            text: [N, D], features of data.all_captions, or with their words; words are not used.
             is_true: see `scenes_truth` and `photos_truth`.
             contradicting: [N, D], features of a caption that contradicts each; None for none.
             share: of the false captions that contradict a caption of the picture, 0 to 1.
@@ -198,12 +199,12 @@ class MismatchedCaptions:
                 for groups, image in zip(others.tolist(), images.tolist(), strict=True)
             ]
         )  # [B, K]
-        features = np.asarray(self.text[drawn], dtype=np.float32)  # [B, K, D]
+        features = np.array(sentence_rows(self.text, drawn), dtype=np.float32)  # [B, K, D]
         if self.contradicting is not None:
             first, end = self.starts[images, None], self.starts[images + 1, None]  # [B, 1] each
             rows, chosen = first + (own * (end - first)).astype(int), hard < self.share  # [B, K]
             features[chosen] = self.contradicting[rows[chosen]]
-        return torch.from_numpy(features).transpose(0, 1).to(batch.text.device)
+        return torch.from_numpy(features).transpose(0, 1).to(batch.images.device)
 
     def _first_false(self, candidates: list[int], image: int) -> int:
         """Return the first of some captions' rows that is false of an image, or the last."""
