@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from t2i_course import report, runtime
-from t2i_course.scenes import drawing
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 FEW = ["--steps", "2", "--batch-size", "4", "--samples", "12", "--seeds", "0", "1"]
 
 
 @pytest.fixture
-def ladder(small_scenes, tiny_bert, tmp_path, monkeypatch):
+def ladder(tiny_bert, tmp_path, monkeypatch):
     """The benchmark on few scenes, with a tiny BERT, writing into a folder of its own."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.delitem(sys.modules, "gan_ladder", raising=False)
@@ -29,8 +28,7 @@ def ladder(small_scenes, tiny_bert, tmp_path, monkeypatch):
         (tmp_path / "checkpoints" / file.name).write_bytes(file.read_bytes())
     monkeypatch.setattr(gan_ladder, "RUNS", tmp_path / "cache" / "runs.jsonl")
     monkeypatch.setattr(gan_ladder, "ENCODER", str(tiny_bert))
-    drawn = drawing.make_scenes(tmp_path / "few", train=60, val=24, test=40, progress=False)
-    monkeypatch.setattr(gan_ladder.data, "resolve_data", lambda _: drawn)
+    monkeypatch.setattr(gan_ladder, "TRAIN", 30)
     return gan_ladder
 
 
@@ -40,13 +38,21 @@ def run(ladder, monkeypatch, *words):
 
 
 def test_real_pictures_are_read_right_after_they_were_averaged_and_enlarged(ladder):
-    test = ladder.load_part("test", captions=1)
-    assert test.packed.images.shape[1:] == (3, 32, 32) and len(test.packed) > 15
-    assert {len(stated["objects"]) for stated in test.facts} == {1, 2}
-    found = ladder.measure(test.packed.images, test)
-    assert found["scene accuracy: all"] >= 0.95
-    blurred = np.repeat(np.repeat(test.packed.images[:, :, ::4, ::4], 4, axis=2), 4, axis=3)
-    assert ladder.measure(blurred, test)["scene accuracy: all"] < 0.5
+    test = ladder.load_part("test", 60)
+    assert test.packed.images.shape == (60, 3, 32, 32) and len(test.text) == 60
+    assert {len(stated["objects"]) for stated in test.packed.facts} == {1, 2}
+    assert ladder.measure(test.packed.images, test)["scene accuracy: all"] >= 0.95
+    coarse = np.repeat(np.repeat(test.packed.images[:, :, ::4, ::4], 4, axis=2), 4, axis=3)
+    assert ladder.measure(coarse, test)["scene accuracy: all"] < 0.5
+
+
+def test_false_captions_are_false_of_their_pictures(ladder):
+    part = ladder.load_part("train", 30, 3)
+    assert [len(group) for group in part.packed.captions] == [3] * 30
+    draws = ladder.false_captions(part, ladder.GanConfig())
+    assert draws.contradicting.shape == (90, part.text.shape[1]) and draws.number == 4
+    assert all(draws.is_true(3 * image + 1, image) for image in range(30))
+    assert np.mean([draws.is_true(k, (k // 3 + 1) % 30) for k in range(90)]) < 0.3
 
 
 def test_every_rung_adds_one_ingredient(ladder):
