@@ -43,7 +43,7 @@ from t2i_course.scenes.mismatched_captions import MismatchedCaptions, contradict
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import choose_facts, word_facts
 from t2i_course.significance import seed_interval
-from t2i_course.text_encoder import EmbeddedCaptions, TextEncoder, embed_captions, embed_words
+from t2i_course.text_encoder import EmbeddedCaptions, TextEncoder, embed_words
 from t2i_course.training import TrainingConfig
 
 ENCODER, SIDE, TRAIN, CAPTIONS = "caption-bert-2", 32, 20_000, 3  # captions of a training picture
@@ -119,7 +119,7 @@ def false_captions(part: Part, config: GanConfig) -> MismatchedCaptions:
     def is_true(caption: int, image: int) -> bool:
         return all(check_facts(packed.facts[caption], packed.scenes[image]).values())
 
-    features = embed_captions(TextEncoder(ENCODER), wrong, progress=False)
+    features = embed_words(TextEncoder(ENCODER), wrong, progress=False)
     return MismatchedCaptions(
         packed, part.text, is_true, features, config.contradicting, config.false_captions
     )

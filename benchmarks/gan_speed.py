@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,10 +30,11 @@ from t2i_course.adversarial_losses import (
 )
 from t2i_course.processes import Place, TrainingBatch, find_place
 from t2i_course.scenes import mismatched_captions
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_encoder import TextEncoder, TextFeatures, embed_words
 from t2i_course.training import descend
 
 CONFIG = gan.GanConfig(augment=("translation",))
+TOKENS = 16  # of a caption, where it is random
 
 
 class Course:
@@ -78,16 +80,19 @@ class Plain(Course):
         images, text = batch.images.contiguous(), batch.text
         with torch.no_grad():
             fake = generator(text, batch.noise)
-        false = self.objective.mismatched(batch)  # [K, B, D]
+        false = self.objective.mismatched(batch)  # of captions [K, B]
         shown = gan.augment(images, CONFIG.augment)
-        wrong = torch.stack([discriminator(shown, captions) for captions in false])
+        wrong = torch.stack([discriminator(shown, false[k]) for k in range(len(false))])
         loss = hinge_discriminator(
             discriminator(shown, text),
             discriminator(gan.augment(fake, CONFIG.augment), text),
             wrong,
         )
         if batch.step % CONFIG.penalty_every == 0:
-            penalty = matching_aware_penalty(discriminator, shown, text)
+            penalty = matching_aware_penalty(
+                lambda x, sentence: discriminator(x, replace(text, sentence=sentence)),
+                shown, text.sentence,
+            )  # fmt: skip
             loss = loss + CONFIG.penalty_every * penalty
         descend(self.objective.optimizers["discriminator"], loss, 1.0, self.place)
         discriminator.requires_grad_(False)
@@ -112,6 +117,23 @@ def timed(action: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def random_text(*shape: int, text_dim: int, place: Place) -> TextFeatures:
+    """Random features of captions in an array of a shape."""
+    size = (*shape, TOKENS, text_dim)
+    return TextFeatures(
+        torch.randn(*shape, text_dim, device=place.device),
+        torch.randn(size, device=place.device),
+        torch.ones(size[:-1], device=place.device),
+    )
+
+
+def random_false(batch: TrainingBatch) -> TextFeatures:
+    """Random false captions of a batch, [K, B] of them."""
+    number, width = batch.text.sentence.shape
+    place = find_place(str(batch.images.device), "auto")
+    return random_text(CONFIG.false_captions, number, text_dim=width, place=place)
+
+
 def random_batch(number: int, side: int, text_dim: int, step: int, place: Place) -> TrainingBatch:
     """A batch of random pictures, for what depends on sizes alone."""
     rows = torch.arange(number)
@@ -120,17 +142,14 @@ def random_batch(number: int, side: int, text_dim: int, step: int, place: Place)
             place.device, memory_format=place.memory_format
         ),
         captions=[""] * number, caption_rows=rows, image_rows=rows,
-        text=torch.randn(number, text_dim, device=place.device),
+        text=random_text(number, text_dim=text_dim, place=place),
         noise=torch.randn(number, CONFIG.noise_dim, device=place.device), step=step,
     )  # fmt: skip
 
 
 def step_seconds(place: Place, number: int, side: int, steps: int) -> float:
     """Median seconds of the course's step on random pictures."""
-    form = Course(
-        place, 256, side,
-        lambda batch: torch.randn(CONFIG.false_captions, *batch.text.shape, device=place.device),
-    )  # fmt: skip
+    form = Course(place, 256, side, random_false)
     times = []
     for step in range(1, steps + 3):
         batch = random_batch(number, side, 256, step, place)
@@ -179,12 +198,12 @@ def main() -> None:
     runtime.seed_everything(0)
     folder = data.resolve_data("scenes")
     packed = data.pack(folder, "val", 64)
-    encoder = TextEncoder(device=device)
-    features = embed_captions(encoder, packed.all_captions)
+    encoder = TextEncoder("caption-bert-2", device=device)
+    features = embed_words(encoder, packed.all_captions)
     wrong = mismatched_captions.contradicting_captions(folder, "val", packed)
     false = mismatched_captions.MismatchedCaptions(
         packed, features, mismatched_captions.scenes_truth(folder, "val", packed),
-        embed_captions(encoder, wrong), CONFIG.contradicting, CONFIG.false_captions,
+        embed_words(encoder, wrong), CONFIG.contradicting, CONFIG.false_captions,
     )  # fmt: skip
     place, exact = find_place(str(device), "auto"), find_place(str(device), "float32")
     forms = {
@@ -198,8 +217,8 @@ def main() -> None:
 
         def plain(batch: data.Batch = batch, noise: torch.Tensor = noise, k: int = number) -> None:
             ready = exact.batch(batch, features, noise, k)
-            text = encoder(batch.captions).sentence  # [B, D], BERT in the step
-            forms["plain"].step(TrainingBatch(**(vars(ready) | {"text": text.clone()})))
+            text = encoder(batch.captions)  # BERT in the step
+            forms["plain"].step(TrainingBatch(**(vars(ready) | {"text": text})))
 
         def course(batch: data.Batch = batch, noise: torch.Tensor = noise, k: int = number) -> None:
             forms["course"].step(place.batch(batch, features, noise, k))
@@ -226,9 +245,7 @@ def main() -> None:
     if device.type == "cuda":
         batch = random_batch(size, 64, encoder.width, 1, place)
         with FlopCounterMode(display=False) as counter:
-            forms["course"].objective.mismatched = lambda b: torch.randn(
-                CONFIG.false_captions, *b.text.shape, device=device
-            )
+            forms["course"].objective.mismatched = random_false
             forms["course"].step(batch)
         share = counter.get_total_flops() / times["course"] / matrix_peak(place)
         figures["peak-share"] = ("share of the matrix peak in bf16, measured by a product", share)

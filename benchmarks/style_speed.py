@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 import torch
-from gan_speed import CONFIG, Course, ledger_rows, random_batch, timed
+from gan_speed import CONFIG, Course, ledger_rows, random_batch, random_false, timed
 from torch import nn
 
 from t2i_course import gan, report, runtime
@@ -40,18 +40,18 @@ def main() -> None:
     arguments = parser.parse_args()
     begin, size = time.perf_counter(), arguments.batch_size
     place = find_place(str(runtime.settings().device), "auto")
-    wanted = weights(gan.TextGenerator(TEXT, CONFIG.noise_dim, 64, CONFIG.width))
+    wanted = weights(gan.TextGenerator(TEXT, CONFIG.noise_dim, 64, CONFIG.width, words=True))
     counts = {w: weights(StyleGenerator(TEXT, CONFIG.noise_dim, 64, w)) for w in range(8, 33, 2)}
     equal = min(counts, key=lambda width: abs(counts[width] - wanted))
 
-    def false(batch: gan.TrainingBatch) -> torch.Tensor:
-        return torch.randn(CONFIG.false_captions, *batch.text.shape, device=place.device)
-
     def style(width: int) -> Course:
-        return Course(place, TEXT, 64, false, lambda *sizes: StyleGenerator(*sizes[:3], width))
+        return Course(
+            place, TEXT, 64, lambda batch: random_false(batch).sentence,
+            lambda *sizes: StyleGenerator(*sizes[:3], width),
+        )  # fmt: skip
 
     forms = {
-        "gan": Course(place, TEXT, 64, false),
+        "gan": Course(place, TEXT, 64, random_false),
         "style": style(CONFIG.width),
     }
     if equal != CONFIG.width:

@@ -1,16 +1,16 @@
 """A conditional generative adversarial network, each ingredient of which is one switch.
 
 The generator is in the line of DF-GAN (tao2022dfgan): text and noise set scale and shift of every
-channel in every block. In its coarse maps every place looks at the caption's words (xu2018attngan).
-The discriminator sees picture and sentence, and is shown, beside real and generated pictures, real
-pictures with captions that are false of them (reed2016text). `Gan` is an objective for the loop of
-`t2i_course.training`.
+channel in every block. The discriminator sees picture and text, and is shown, beside real and
+generated pictures, real pictures with captions that are false of them (reed2016text). In coarse
+maps of both, every place looks at the caption's words (xu2018attngan). `Gan` is an objective for
+the loop of `t2i_course.training`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ class GanConfig:
     noise_dim: int = option(64, "Z, numbers of the noise")
     width: int = option(16, "channels of the GAN's generator at S x S")
     text_blocks: bool = option(True, "text in every block; else it enters at 4 x 4 only")
-    words: bool = option(True, "places of coarse maps look at the words; needs text_blocks")
+    words: bool = option(True, "places of both networks look at words; needs text_blocks")
     matching_aware: bool = option(True, "show the discriminator false captions of real pictures")
     false_captions: int = option(4, "of each real picture, in a step")
     contradicting: float = option(
@@ -282,7 +282,8 @@ class Discriminator(nn.Module):
 
     The trunk sees the picture alone, so that it runs once for all captions of a picture. Two heads
     read its 4 x 4 map, and their logits are added: one convolves it together with the text, which
-    stands at every place (tao2022dfgan); the other takes its inner product with the text,
+    stands at every place (tao2022dfgan), after the places have looked at the words; the other takes
+    its inner product with the text,
 
         D(x, t) = h(f(x), t) + v^T f(x) + f(x)^T W t
 
@@ -290,12 +291,18 @@ class Discriminator(nn.Module):
 
     Attributes:
         config: the arguments that build it again.
+        takes_words: does it look at words, or at the sentence alone?
     """
 
     name = "discriminator"
 
     def __init__(
-        self, text_dim: int, image_size: int = 64, width: int = 16, projection: bool = True
+        self,
+        text_dim: int,
+        image_size: int = 64,
+        width: int = 16,
+        projection: bool = True,
+        words: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -304,6 +311,7 @@ class Discriminator(nn.Module):
             image_size: S; 8, 16, 32, ...
             width: half of the channels at S/2 x S/2.
             projection: build the second head.
+            words: let the places of the 4 x 4 map look at the caption's words.
 
         Raises:
             ValueError: a side that cannot be built.
@@ -311,10 +319,10 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
         last = channels[-1]
-        self.text_dim, self.image_size = text_dim, image_size
+        self.text_dim, self.image_size, self.takes_words = text_dim, image_size, words
         self.config = {
             "text_dim": text_dim, "image_size": image_size, "width": width,
-            "projection": projection,
+            "projection": projection, "words": words,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.trunk = nn.Sequential(
@@ -322,6 +330,7 @@ class Discriminator(nn.Module):
             *[DownBlock(c, d) for c, d in zip(channels, channels[1:], strict=False)],
             nn.LeakyReLU(SLOPE),
         )
+        self.words = WordAttention(last, text_dim, 4) if words else None
         self.text = nn.Sequential(nn.Linear(text_dim, 256), nn.LeakyReLU(SLOPE))
         self.head = nn.Sequential(
             nn.Conv2d(last + 256, last, 3, padding=1), nn.LeakyReLU(SLOPE),
@@ -336,29 +345,35 @@ class Discriminator(nn.Module):
             )  # fmt: skip
             self.real, self.project = nn.Linear(256, 1), nn.Linear(text_dim, 256)
 
-    def read(self, features: Tensor, text: Tensor) -> Tensor:
-        """Turn maps [B, C, 4, 4] of pictures and captions [..., B, D] into logits [..., B]."""
-        captions = self.standardize(text).flatten(0, -2)  # [K B, D]
+    def read(self, features: Tensor, text: TextFeatures | Tensor) -> Tensor:
+        """Turn maps [B, C, 4, 4] of pictures and captions [..., B] into logits [..., B]."""
+        shape = sentence_of(text).shape[:-1]
+        captions = self.standardize(sentence_of(text)).flatten(0, -2)  # [K B, D]
         times = len(captions) // len(features)
+        seen, features = features, features.repeat(times, 1, 1, 1)  # [K B, C, 4, 4]
+        if self.words is not None:
+            features = self.words(features, text.reshape(len(captions)))
         told = self.text(captions)[:, :, None, None]  # [K B, 256, 1, 1]
         told = told.expand(-1, -1, *features.shape[2:])  # [K B, 256, 4, 4]
-        both = torch.cat([features.repeat(times, 1, 1, 1), told], dim=1)  # [K B, C + 256, 4, 4]
-        logits = self.head(both).flatten()  # [K B]
+        logits = self.head(torch.cat([features, told], dim=1)).flatten()  # [K B]
         if self.look is not None:
-            seen = self.look(features).flatten(1)  # [B, 256]
+            seen = self.look(seen).flatten(1)  # [B, 256]
             product = (seen.repeat(times, 1) * self.project(captions)).sum(dim=1)  # [K B]
             logits = logits + self.real(seen).flatten().repeat(times) + product / 16
-        return logits.unflatten(0, text.shape[:-1])
+        return logits.unflatten(0, shape)
 
     def forward(
-        self, images: Tensor, text: Tensor, mismatched: Tensor | None = None
+        self,
+        images: Tensor,
+        text: TextFeatures | Tensor,
+        mismatched: TextFeatures | Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Say how real pictures are, and how true their captions.
 
         Args:
             images: [B, 3, S, S].
-            text: [B, D].
-            mismatched: [K, M, D], other captions of the first M pictures, or None.
+            text: of B captions; sentences [B, D] will do where no words are looked at.
+            mismatched: of other captions [K, M] of the first M pictures, or None.
 
         Returns:
             Logits [B], and, with `mismatched`, their logits [K, M] as well.
@@ -367,7 +382,7 @@ class Discriminator(nn.Module):
         logits = self.read(features, text)
         if mismatched is None:
             return logits
-        return logits, self.read(features[: mismatched.shape[1]], mismatched)
+        return logits, self.read(features[: sentence_of(mismatched).shape[1]], mismatched)
 
 
 # Objective
@@ -387,7 +402,7 @@ class Gan:
         config: GanConfig,
         text_dim: int,
         image_size: int = 64,
-        mismatched: Callable[[TrainingBatch], Tensor] | None = None,
+        mismatched: Callable[[TrainingBatch], Tensor | TextFeatures] | None = None,
         build: Callable[..., nn.Module] = TextGenerator,
         redescribe: Callable[[Tensor, Sequence[str]], Tensor] | None = None,
     ) -> None:
@@ -397,8 +412,8 @@ class Gan:
             config: the ingredients.
             text_dim: D, features of a caption.
             image_size: S.
-            mismatched: gives a batch's false captions, features [K, B, D]; needed where
-                config.matching_aware is on.
+            mismatched: gives a batch's false captions, features [K, B, D], or with words where
+                the batch's text has them; needed where config.matching_aware is on.
             build: class of the generator, called as `TextGenerator` is; without
                 config.text_blocks it is the residual decoder in any case.
             redescribe: gives -log p(t | x) of pictures [B, 3, S, S] and their B captions, [B];
@@ -415,10 +430,13 @@ class Gan:
         self.config, self.mismatched, self.redescribe = config, mismatched, redescribe
         build = build if config.text_blocks else ResidualDecoder
         width = config.width if config.text_blocks else 16 * max(1, config.width // 12)
-        more = {"words": config.words} if build is TextGenerator else {}
+        words = config.words and build is TextGenerator
+        more = {"words": words} if build is TextGenerator else {}
         self.modules = {
             "generator": build(text_dim, config.noise_dim, image_size, width, **more),
-            "discriminator": Discriminator(text_dim, image_size, config.width, config.projection),
+            "discriminator": Discriminator(
+                text_dim, image_size, config.width, config.projection, words
+            ),
         }
         rates = {"generator": config.generator_rate, "discriminator": config.discriminator_rate}
         self.optimizers = {
@@ -447,12 +465,11 @@ class Gan:
         self, batch: TrainingBatch, fake: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss on a batch and generated pictures [B, 3, S, S], detached; and what is recorded."""
-        sentence, false = sentence_of(batch.text), None  # [B, D]
-        if self.config.matching_aware:
-            false = self.mismatched(batch)  # [K, B, D]
+        false = self.mismatched(batch) if self.config.matching_aware else None  # [K, B, D]
         real = self.augment(batch.images, batch)
         shown = torch.cat([real, self.augment(fake, batch)])  # [2B, 3, S, S]
-        found = self.modules["discriminator"](shown, torch.cat([sentence, sentence]), false)
+        twice = batch.text[torch.arange(len(real)).repeat(2)]  # of 2B captions
+        found = self.modules["discriminator"](shown, twice, false)
         logits, mismatched = found if false is not None else (found, None)
         logits_real, logits_fake = logits.float().chunk(2)  # [B], [B]
         mismatched = None if mismatched is None else mismatched.float()  # [K, B]
@@ -461,7 +478,7 @@ class Gan:
             "discriminator": loss, "real": logits_real.mean(), "generated": logits_fake.mean(),
             "mismatched": loss.new_zeros(()) if mismatched is None else mismatched.mean(),
         }  # fmt: skip
-        return loss + self.penalty(real, sentence, batch.step), recorded
+        return loss + self.penalty(real, batch), recorded
 
     def generator_loss(
         self, batch: TrainingBatch, fake: Tensor
@@ -469,20 +486,25 @@ class Gan:
         """Loss by what the discriminator says of pictures [B, 3, S, S]; and what is recorded."""
         discriminator = without_wrapping(self.modules["discriminator"])
         fake = self.augment(fake, batch)
-        loss = losses.hinge_generator(discriminator(fake, sentence_of(batch.text)).float())
+        loss = losses.hinge_generator(discriminator(fake, batch.text).float())
         recorded = {"generator": loss}
         if self.config.redescription:  # qiao2019mirrorgan, section 3.3
             recorded["redescription"] = self.redescribe(fake, batch.captions).mean()
             loss = loss + self.config.redescription * recorded["redescription"]
         return loss, recorded
 
-    def penalty(self, real: Tensor, sentence: Tensor, step: int) -> Tensor | float:
+    def penalty(self, real: Tensor, batch: TrainingBatch) -> Tensor | float:
         """The gradient penalty of the steps that have one; 0 in the others."""
-        if not self.config.penalty or step % self.config.penalty_every:
+        if not self.config.penalty or batch.step % self.config.penalty_every:
             return 0.0
         # `forward` is never compiled: a compiled network has no second derivative.
-        discriminate = without_wrapping(self.modules["discriminator"]).forward
-        penalty = losses.matching_aware_penalty(discriminate, real, sentence)
+        forward, text = without_wrapping(self.modules["discriminator"]).forward, batch.text
+
+        def discriminate(images: Tensor, sentence: Tensor) -> Tensor:
+            plain = isinstance(text, Tensor)
+            return forward(images, sentence if plain else replace(text, sentence=sentence))
+
+        penalty = losses.matching_aware_penalty(discriminate, real, sentence_of(text))
         return self.config.penalty_every * penalty
 
     def augment(self, images: Tensor, batch: TrainingBatch) -> Tensor:
@@ -492,4 +514,4 @@ class Gan:
     def validate(self, batch: TrainingBatch, networks: dict[str, nn.Module]) -> Tensor:
         """Return -D(G(t, z), t) of each held-out caption, [B]: what the generator minimizes."""
         images = networks["generator"](batch.text, batch.noise)
-        return -networks["discriminator"](images, sentence_of(batch.text)).float()
+        return -networks["discriminator"](images, batch.text).float()

@@ -22,6 +22,7 @@ import numpy as np
 import safetensors
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
@@ -52,6 +53,29 @@ class TextFeatures:
     def __getitem__(self, rows: slice | Tensor) -> TextFeatures:
         """Some of the captions."""
         return TextFeatures(self.sentence[rows], self.words[rows], self.mask[rows])
+
+    def where(self, take: Tensor, other: TextFeatures) -> TextFeatures:
+        """These captions, but the other ones where `take` [B] is True."""
+        longest = max(self.words.shape[1], other.words.shape[1])
+        padded = [
+            (
+                text.sentence,
+                functional.pad(text.words, (0, 0, 0, longest - text.words.shape[1])),
+                functional.pad(text.mask, (0, longest - text.mask.shape[1])),
+            )
+            for text in (self, other)
+        ]
+        return TextFeatures(*(
+            torch.where(take.view(-1, *[1] * (mine.ndim - 1)), its, mine)
+            for mine, its in zip(*padded, strict=True)
+        ))  # fmt: skip
+
+    def reshape(self, *shape: int) -> TextFeatures:
+        """The same captions in an array of another shape, such as [K, B] of [K B]."""
+        return TextFeatures(*(
+            part.reshape(*shape, *part.shape[self.sentence.ndim - 1 :])
+            for part in (self.sentence, self.words, self.mask)
+        ))  # fmt: skip
 
     def to(self, device: torch.device | str) -> TextFeatures:
         """The same on a device, features as float32."""

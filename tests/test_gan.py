@@ -125,13 +125,29 @@ def test_a_generator_with_words_draws_their_order_and_refuses_sentences_alone(tm
     assert not TextGenerator(16).takes_words
 
 
+def test_a_discriminator_with_words_reads_their_order_and_each_caption_of_a_picture():
+    torch.manual_seed(0)
+    discriminator = Discriminator(16, 32, width=8, words=True)
+    images, text, false = torch.randn(4, 3, 32, 32), random_text(4), random_text(6, tokens=7)
+    logits, mismatched = discriminator(images, text, false.reshape(3, 2))
+    assert torch.allclose(logits, discriminator(images, text), atol=1e-5)
+    for k in range(3):  # captions [K, M] of the first two pictures
+        alone = discriminator(images[:2], false[torch.arange(2 * k, 2 * k + 2)])
+        assert torch.allclose(mismatched[k], alone, atol=1e-5)
+    other = TextFeatures(text.sentence, text.words.flip(1), torch.ones_like(text.mask))
+    turned = TextFeatures(text.sentence, text.words.roll(1, 0), torch.ones_like(text.mask))
+    assert not torch.allclose(discriminator(images, turned), discriminator(images, other))
+    plain = Discriminator(16, 32, width=8)
+    assert torch.equal(plain(images, turned), plain(images, text.sentence))
+
+
 def test_a_gan_of_words_trains_with_false_captions(part, small_scenes, tiny_bert, tmp_path):
     """From captions on disk, sentence and words, as the command trains it."""
     encoder = TextEncoder(tiny_bert, device="cpu")
     text = [embed_words(encoder, p.all_captions, tmp_path, progress=False) for p in part[:2]]
     false = MismatchedCaptions(
-        part[0], text[0], scenes_truth(small_scenes, "train", part[0]), number=2
-    )
+        part[0], text[0], scenes_truth(small_scenes, "train", part[0]), text[0], number=2
+    )  # a caption of a picture stands for one that contradicts it
     torch.manual_seed(0)
     config = replace(SMALL, words=True, matching_aware=True)
     objective = Gan(config, encoder.width, 32, false)
@@ -139,11 +155,14 @@ def test_a_gan_of_words_trains_with_false_captions(part, small_scenes, tiny_bert
     generator.standardize.fit(text[0])
     rows = np.arange(0, len(text[0]), 1 + len(text[0]) // 20_000)
     assert np.allclose(generator.standardize.mean, text[0][rows].sentence.mean(dim=0), atol=1e-5)
-    before = generator.words["8"].value.weight.clone()
+    moving = [generator.words["8"], objective.modules["discriminator"].words]
+    before = [layer.value.weight.clone() for layer in moving]
     numbers = TrainingConfig(steps=3, batch_size=8, validation_images=8, precision="float32")
     history = train(objective, numbers, *part[:2], *text, device="cpu", progress=False)
     assert history.losses["mismatched"][0] != 0
-    assert not torch.equal(before, generator.words["8"].value.weight)
+    assert not any(
+        torch.equal(old, layer.value.weight) for old, layer in zip(before, moving, strict=True)
+    )
 
 
 def test_mismatched_captions_share_the_trunk_and_get_their_own_logits():

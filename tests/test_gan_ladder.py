@@ -50,7 +50,7 @@ def test_false_captions_are_false_of_their_pictures(ladder):
     part = ladder.load_part("train", 30, 3)
     assert [len(group) for group in part.packed.captions] == [3] * 30
     draws = ladder.false_captions(part, ladder.GanConfig())
-    assert draws.contradicting.shape == (90, part.text.shape[1]) and draws.number == 4
+    assert len(draws.contradicting) == 90 and draws.number == 4
     assert all(draws.is_true(3 * image + 1, image) for image in range(30))
     assert np.mean([draws.is_true(k, (k // 3 + 1) % 30) for k in range(90)]) < 0.3
 

@@ -71,7 +71,8 @@ def false_captions(
         is_true = mismatched_captions.scenes_truth(folder, "train", packed)
         if config.contradicting > 0:
             wrong = mismatched_captions.contradicting_captions(folder, "train", packed, third=True)
-            hard = text_encoder.embed_captions(encoder, wrong, progress=plan.bars)
+            decoder = GENERATORS[plan.model.decoder]
+            hard = text_encoder.embed_for(decoder, encoder, wrong, progress=plan.bars)
     else:
         is_true = mismatched_captions.photos_truth(packed)
     return mismatched_captions.MismatchedCaptions(

@@ -25,7 +25,7 @@ from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.drawing import Scene, read_captions, read_instances
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import Facts, contradict, word_facts
-from t2i_course.text_encoder import EmbeddedCaptions, sentence_rows
+from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
 
 TRIES = 8  # other captions that are tried for a picture
 
@@ -166,7 +166,7 @@ class MismatchedCaptions:
         data: PackedCaptions,
         text: np.ndarray | EmbeddedCaptions,
         is_true: Callable[[int, int], bool],
-        contradicting: np.ndarray | None = None,
+        contradicting: np.ndarray | EmbeddedCaptions | None = None,
         share: float = 0.5,
         number: int = 1,
     ) -> None:
@@ -174,9 +174,9 @@ class MismatchedCaptions:
 
         Args:
             data: the pictures and their captions.
-            text: [N, D], features of data.all_captions, or with their words; words are not used.
+            text: [N, D], features of data.all_captions, or with their words.
             is_true: see `scenes_truth` and `photos_truth`.
-            contradicting: [N, D], features of a caption that contradicts each; None for none.
+            contradicting: as `text`, of a caption that contradicts each; None for none.
             share: of the false captions that contradict a caption of the picture, 0 to 1.
             number: K, false captions of each picture.
         """
@@ -184,8 +184,8 @@ class MismatchedCaptions:
         self.contradicting, self.share = contradicting, share
         self.starts, self.number = data.caption_starts, number
 
-    def __call__(self, batch: TrainingBatch) -> Tensor:
-        """Return features [K, B, D] of false captions, on the batch's device.
+    def __call__(self, batch: TrainingBatch) -> Tensor | TextFeatures:
+        """Return features [K, B, D] of false captions, or with words [K, B, T, D], on the device.
 
         Of other pictures, `TRIES` captions are tried; if all of them are true, the last is taken.
         What is drawn comes from `batch.draw`.
@@ -199,14 +199,25 @@ class MismatchedCaptions:
                 for groups, image in zip(others.tolist(), images.tolist(), strict=True)
             ]
         )  # [B, K]
-        features = np.array(sentence_rows(self.text, drawn), dtype=np.float32)  # [B, K, D]
+        found = _take(self.text, drawn)
+        words = isinstance(found, TextFeatures)
         if self.contradicting is not None:
             first, end = self.starts[images, None], self.starts[images + 1, None]  # [B, 1] each
             rows, chosen = first + (own * (end - first)).astype(int), hard < self.share  # [B, K]
-            features[chosen] = self.contradicting[rows[chosen]]
-        return torch.from_numpy(features).transpose(0, 1).to(batch.images.device)
+            take, wrong = torch.from_numpy(chosen.T.ravel()), _take(self.contradicting, rows)
+            found = found.where(take, wrong) if words else torch.where(take[:, None], wrong, found)
+        shape = (number, len(images), *(() if words else found.shape[1:]))
+        return found.reshape(*shape).to(batch.images.device)
 
     def _first_false(self, candidates: list[int], image: int) -> int:
         """Return the first of some captions' rows that is false of an image, or the last."""
         false = (row for row in candidates if not self.is_true(row, image))
         return next(false, candidates[-1])
+
+
+def _take(text: np.ndarray | EmbeddedCaptions, rows: np.ndarray) -> Tensor | TextFeatures:
+    """Features of the captions in rows [B, K], in the order of [K, B]: [K B, D], or with words."""
+    found = text[rows.T.ravel()]
+    if isinstance(found, TextFeatures):
+        return found
+    return torch.from_numpy(np.array(found, dtype=np.float32))

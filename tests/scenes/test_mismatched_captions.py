@@ -16,6 +16,7 @@ from t2i_course.scenes.mismatched_captions import (
     scenes_truth,
 )
 from t2i_course.scenes.oracle import check_facts, read_picture
+from t2i_course.text_encoder import EmbeddedCaptions
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,30 @@ def test_each_picture_gets_several_false_captions_and_contradictions_of_its_own(
     starts = packed.caption_starts
     assert ((starts[:40] <= drawn) & (drawn < starts[1:41])).all()
     assert len({*(drawn - starts[:40]).ravel().tolist()}) > 1  # of all the picture's captions
+
+
+def test_words_come_with_the_sentences_of_the_same_captions(packed):
+    """Caption n has n % 3 + 2 words, all of them, and its sentence, filled with n."""
+    count = len(packed.all_captions)
+    sizes = np.arange(count) % 3 + 2
+    starts = np.cumsum([0, *sizes])
+    words = np.repeat(np.arange(count, dtype=np.float32), sizes)[:, None]
+
+    def embedded(shift):
+        sentence = np.arange(count, dtype=np.float32)[:, None] + shift
+        return EmbeddedCaptions(sentence, words + shift, starts, np.arange(count))
+
+    draw = MismatchedCaptions(
+        packed, embedded(0), photos_truth(packed), embedded(1000), share=0.5, number=3
+    )
+    torch.manual_seed(0)
+    drawn = draw(batch_of(packed, list(range(40))))
+    assert drawn.sentence.shape == (3, 40, 1) and drawn.words.shape[:2] == drawn.mask.shape[:2]
+    numbers = drawn.sentence[..., 0].long()
+    assert 0.3 < (numbers >= 1000).float().mean() < 0.7
+    assert torch.equal(drawn.mask.sum(dim=2), numbers % 1000 % 3 + 2)
+    own = torch.where(drawn.mask > 0, drawn.words[..., 0].long(), numbers[..., None])
+    assert torch.equal(own, numbers[..., None].expand_as(own))
 
 
 def test_a_photos_own_captions_are_never_taken(packed):
