@@ -15,7 +15,6 @@ import argparse
 import time
 
 import numpy as np
-import torch
 from gan_speed import CONFIG, Course, ledger_rows, random_batch, random_false, timed
 from torch import nn
 

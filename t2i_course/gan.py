@@ -57,21 +57,20 @@ class GanConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for ingredients that are not known."""
-        unknown = [name for name in self.augment if name not in AUGMENTATIONS]
-        if unknown:
-            raise ValueError(
-                f"unknown augmentation {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}"
-            )
-        if not self.redescription >= 0:
-            raise ValueError(f"redescription must be 0 or more, not {self.redescription}")
-        if not 0 <= self.contradicting <= 1:
-            raise ValueError(f"contradicting must be 0 to 1, not {self.contradicting}")
-        for name in ("noise_dim", "width", "penalty_every", "false_captions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("generator_rate", "discriminator_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
+            known = ", ".join(AUGMENTATIONS)
+            raise ValueError(f"unknown augmentation {unknown[0]!r}: choose from {known}")
+        checks = {
+            "0 or more": (lambda value: value >= 0, ("redescription",)),
+            "0 to 1": (lambda value: 0 <= value <= 1, ("contradicting",)),
+            "1 or more": (lambda value: value >= 1,
+                          ("noise_dim", "width", "penalty_every", "false_captions")),
+            "above 0": (lambda value: value > 0, ("generator_rate", "discriminator_rate")),
+        }  # fmt: skip
+        for what, (right, names) in checks.items():
+            for name in names:
+                if not right(getattr(self, name)):
+                    raise ValueError(f"{name} must be {what}, not {getattr(self, name)}")
 
 
 # Generator
@@ -185,9 +184,6 @@ class TextGenerator(nn.Module):
             words: let the places of the maps of `SIDES` look at the caption's words.
             parts: read parts out of captions, to which maps of up to 16 x 16 attend: how the
                 shipped weights draw. Nothing here trains them.
-
-        Raises:
-            ValueError: a side that cannot be built.
         """
         super().__init__()
         channels = block_channels(image_size, width)[::-1]  # [128, 96, 64, 32, 16] at 16
@@ -220,11 +216,7 @@ class TextGenerator(nn.Module):
             self.attention.extend(PartAttention(c, 4 * 2**k) for k, c in sides)
 
     def forward(self, text: TextFeatures | Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw B captions with noise [B, Z]: [B, 3, S, S] in [-1, 1].
-
-        Raises:
-            ValueError: the text or the noise does not fit, or words are wanted and are not there.
-        """
+        """Draw B captions with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
         sentence = check_inputs(text, noise, self.text_dim, self.noise_dim)  # [B, D]
         if self.takes_words and isinstance(text, Tensor):
             raise ValueError("this generator looks at words: give it TextFeatures, not sentences")
@@ -291,7 +283,7 @@ class Discriminator(nn.Module):
 
     Attributes:
         config: the arguments that build it again.
-        takes_words: does it look at words, or at the sentence alone?
+        takes_words: as a generator's.
     """
 
     name = "discriminator"
@@ -312,9 +304,6 @@ class Discriminator(nn.Module):
             width: half of the channels at S/2 x S/2.
             projection: build the second head.
             words: let the places of the 4 x 4 map look at the caption's words.
-
-        Raises:
-            ValueError: a side that cannot be built.
         """
         super().__init__()
         channels = block_channels(image_size, width)[1:]  # [32, 64, 96, 128] at 16
@@ -420,8 +409,7 @@ class Gan:
                 needed where config.redescription is above 0.
 
         Raises:
-            ValueError: false captions are wanted, and there is nothing to draw them with; or
-                pictures are to be described again, and nothing describes them.
+            ValueError: what an ingredient needs is not given.
         """
         if config.matching_aware and mismatched is None:
             raise ValueError("matching_aware needs `mismatched`, which draws false captions")
