@@ -73,9 +73,6 @@ class GanConfig:
                     raise ValueError(f"{name} must be {what}, not {getattr(self, name)}")
 
 
-# Generator
-
-
 class Modulation(nn.Module):
     """Scale and shift of every channel, from the latent vector: x <- (1 + a(w)) x + b(w).
 
@@ -372,9 +369,6 @@ class Discriminator(nn.Module):
         if mismatched is None:
             return logits
         return logits, self.read(features[: sentence_of(mismatched).shape[1]], mismatched)
-
-
-# Objective
 
 
 class Gan:
