@@ -24,6 +24,7 @@ from t2i_course.flow_matching import FlowGenerator
 from t2i_course.gan import TextGenerator
 from t2i_course.image_decoder import DECODERS
 from t2i_course.plots import to_pixels
+from t2i_course.scenes.prompt_reader import MOST, read_prompt, reword
 from t2i_course.scenes.wording import BEYOND, UNSEEN_WORDS
 from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
@@ -121,6 +122,28 @@ def load_model(
     return generator, encoder, card
 
 
+def in_known_words(prompts: Sequence[str], card: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Say prompts as the captions of a generator's training do, where they say it otherwise.
+
+    Args:
+        prompts: what is to be drawn.
+        card: of the generator; only those of the embedded scenes have a grammar to say it in.
+
+    Returns:
+        The prompts as they are to be drawn, and a note on each that is not as it was.
+    """
+    if card.get("data") != "scenes":
+        return list(prompts), []
+    texts, notes = [], []
+    for prompt in prompts:
+        texts.append(reword(prompt) or prompt)
+        if texts[-1] != prompt:
+            words = set(caption_words(prompt))
+            limits = "".join(f"; {limit}" for limit, of in BEYOND.items() if words & set(of))
+            notes.append(f"{_shorten(prompt)!r} is drawn as {texts[-1]!r}{limits}")
+    return texts, notes
+
+
 def check_prompts(
     encoder: TextEncoder, prompts: Sequence[str], card: Mapping[str, Any] | None = None
 ) -> list[str]:
@@ -158,6 +181,9 @@ def check_prompts(
             notes.append(f"the encoder cannot read {_listed(unspelt)} in {_shorten(prompt)!r}")
         unread = [word for word in caption_words(prompt) if known and word not in known]
         unread = [word for word in dict.fromkeys(unread) if not any(word in u for u in unspelt)]
+        facts = read_prompt(prompt) if beyond else None
+        if facts and len(facts["objects"]) > MOST:
+            notes.append(f"{next(iter(beyond))}: {_shorten(prompt)!r} will not be drawn")
         for limit, words in beyond.items():
             if asked := [word for word in unread if word in words]:
                 notes.append(f"{limit}: {_listed(asked)} in {_shorten(prompt)!r} will not be drawn")
@@ -344,6 +370,7 @@ def write_samples(
     count: int,
     seed: int,
     model: str,
+    drawn_as: Sequence[str] | None = None,
 ) -> None:
     """Write one PNG a sample and captions.json, in COCO's captions form, all of it or nothing.
 
@@ -354,13 +381,15 @@ def write_samples(
         count: samples of each prompt.
         seed: of the noise, written beside each picture.
         model: name of the checkpoint.
+        drawn_as: the texts that the generator read, if they are not the prompts; written beside
+            each picture.
     """
     folder = folder.resolve()  # of a link, what it leads to
     there = folder.is_dir()
     unfinished = (folder if there else folder.parent) / f".{folder.name}.unfinished-{os.getpid()}"
     unfinished.mkdir()
     try:
-        _draw_into(unfinished, batches, prompts, count, seed, model)
+        _draw_into(unfinished, batches, prompts, count, seed, model, drawn_as or prompts)
         if there:  # it may be a disk of its own, or the folder that one is in
             for old in filter(lambda file: OWN_FILES.fullmatch(file.name), list(folder.iterdir())):
                 old.unlink()
@@ -379,6 +408,7 @@ def _draw_into(
     count: int,
     seed: int,
     model: str,
+    drawn_as: Sequence[str],
 ) -> None:
     """Write what `write_samples` does into a new folder."""
     images, annotations = [], []
@@ -390,7 +420,8 @@ def _draw_into(
             images.append({
                 "id": number + 1, "file_name": name,
                 "width": pixels.shape[1], "height": pixels.shape[0],
-                "prompt": prompt, "seed": seed, "sample": number % count,
+                "prompt": prompt, "drawn_as": drawn_as[number // count],
+                "seed": seed, "sample": number % count,
             })  # fmt: skip
             annotations.append({"id": number + 1, "image_id": number + 1, "caption": prompt})
     info = {"description": f"drawn by {model}", "seed": seed}
