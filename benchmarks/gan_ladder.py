@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=4000, help="of every run (4000)")
+    parser.add_argument("--steps", type=int, default=2000, help="of every run (2000)")
     parser.add_argument("--batch-size", type=int, default=48, help="pictures a step (48)")
     parser.add_argument("--samples", type=int, default=1000, help="test captions (1000)")
     parser.add_argument("--ledger", metavar="NAME", help="write rows to data/results/NAME.json")

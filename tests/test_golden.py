@@ -80,10 +80,10 @@ def run_network(network: nn.Module, encoder: str) -> dict[str, Tensor]:
         size = (len(images), 8)
         words = torch.randint(network.config["vocabulary"], size, generator=generator)
         return {"logits": network(network.see(scaled), words)}
-    text = TextEncoder(DATA / "encoders" / encoder, device="cpu")(CAPTIONS).sentence
+    text = TextEncoder(DATA / "encoders" / encoder, device="cpu")(CAPTIONS)
     if isinstance(network, SharedSpace):
-        found = {"images": network.embed_images(images.numpy()), "text": network.embed_text(text)}
-        return {name: torch.from_numpy(value) for name, value in found.items()}
+        embedded = network.embed_images(images.numpy()), network.embed_text(text.sentence)
+        return dict(zip(("images", "text"), map(torch.from_numpy, embedded), strict=True))
     if isinstance(network, Discriminator):
         return {"logits": network(scaled, text)}
     noise = torch.randn(len(text), network.noise_dim, generator=generator)
