@@ -14,21 +14,19 @@ taken, and every interval between two of them is divided into eight slots.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import librosa
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
-from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime
 from t2i_course.latent_space import info_nce
+from t2i_course.metrics.networks import descend
 from t2i_course.scenes.bouncing_balls import (
     FRAME_RATES,
     SOUND_RATE,
@@ -324,39 +322,25 @@ def fit(
         steps: updates.
         learning_rate: the highest.
         seed: of the clips.
-        device: where it runs; bf16 where that is faster.
+        device: where it runs.
         progress: show a bar.
 
     Returns:
         Squared error and InfoNCE of each step.
 
     Raises:
-        FloatingPointError: a loss is no longer finite.
+        FloatingPointError: see `metrics.networks.descend`.
     """
     device, rng = torch.device(device), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
-    )
-    network.train()
     found: list[tuple[float, float]] = []
-    bar = tqdm(range(steps), desc="training", unit="step", disable=not progress)
-    for _ in bar:
-        batch = [part.to(device) for part in to_tensors(draw(rng))]
-        with torch.autocast(device.type, torch.bfloat16, enabled=runtime.bf16_pays(device)):
-            error, contrast = network.losses(*batch)
-        loss = error + CONTRAST * contrast
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+
+    def loss(batch: tuple[Tensor, ...]) -> Tensor:
+        error, contrast = network.losses(*(part.to(device) for part in batch))
         found.append((error.item(), contrast.item()))
-        bar.set_postfix_str(f"error {-FLOOR * error.item() ** 0.5:.1f} dB", refresh=False)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {loss.item()} at step {len(found)}: lower the learning rate"
-            )
-    network.eval()
+        return error + CONTRAST * contrast
+
+    batches = (to_tensors(draw(rng)) for _ in itertools.count())
+    descend(network, loss, batches, steps, learning_rate, device, progress=progress)
     return found
 
 
@@ -366,50 +350,29 @@ def draw_batch(rng: np.random.Generator, size: int = 8) -> list[Clip]:
     return [draw_clip(rng, frame_rate=rate) for _ in range(size)]
 
 
-def train_video_to_audio(
-    output: str = NAME,
-    steps: int = 3200,
-    batch_size: int = 8,
-    seed: int = 0,
-    device: str | None = None,
-    command: str = "",
-    progress: bool = True,
-) -> Path:
-    """Train the network from nothing, and write weights and model card.
+def train(
+    steps: int, seed: int, device: torch.device, batch_size: int = 8, progress: bool = True
+) -> tuple[VideoToAudio, dict[str, float]]:
+    """Train the network from nothing.
 
     Args:
-        output: name in `data/checkpoints`, or a path.
         steps: updates.
-        batch_size: clips a step.
         seed: of weights and clips.
-        device: as `runtime.choose_device` takes it.
-        command: that trains it again, for the card.
+        device: where it is trained.
+        batch_size: clips a step.
         progress: show a bar.
 
     Returns:
-        The weights' file.
+        The network, and its losses at the end, for its card.
     """
-    place = runtime.choose_device(device)
     runtime.seed_everything(seed)
-    network, start = VideoToAudio().to(place), time.perf_counter()
-    draw = functools.partial(draw_batch, size=batch_size)
-    losses = np.array(fit(network, draw, steps, seed=seed, device=place, progress=progress))
+    network, draw = VideoToAudio().to(device), functools.partial(draw_batch, size=batch_size)
+    losses = np.array(fit(network, draw, steps, seed=seed, device=device, progress=progress))
     error, contrast = losses[-100:].mean(axis=0)
-    card = {
-        "encoder": {"name": "none", "fingerprint": "none", "pooling": "none"},
-        "data": "bouncing balls",
-        "command": command,
-        "steps": steps,
-        "seconds": round(time.perf_counter() - start, 1),
-        "hardware": runtime.hardware(),
-        "metrics": {
-            "root of the squared error at the end, dB": round(-FLOOR * error**0.5, 3),
-            "InfoNCE at the end": round(float(contrast), 4),
-        },
-        "license": "Apache-2.0",
-        "seed": seed,
+    return network, {
+        "root of the squared error at the end, dB": round(-FLOOR * error**0.5, 3),
+        "InfoNCE at the end": round(float(contrast), 4),
     }
-    return checkpoints.save_weights(output, network, card)
 
 
 def load_video_to_audio(

@@ -3,7 +3,8 @@
 `metrics.scene_features` reads attributes, `metrics.photo_features` tells photos apart,
 `metrics.caption_matcher` compares a picture with captions; no generator is trained against any of
 them. `t2i_course.multitask` and the networks of `t2i_course.latent_space`, which generators may be
-trained against and which measure nothing, are trained by the same function.
+trained against and which measure nothing, are trained by the same function, and those of sound
+(`metrics.sound_features`, `t2i_course.video_to_audio`) by the same loop.
 
 Each of these modules has a function `prepare`: it says what is trained, by which loss, and what is
 measured at the end.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,36 @@ def fit(
     device: torch.device,
     progress: bool = True,
 ) -> list[float]:
+    """Train a network on pictures with their captions, drawn anew each epoch; see `descend`.
+
+    Args:
+        network: on the device.
+        loss: of a batch, a scalar on the device.
+        data: images and captions.
+        steps: updates.
+        batch_size: images a step.
+        learning_rate: the highest.
+        seed: of order and captions.
+        device: where it runs.
+        progress: show a bar.
+
+    Returns:
+        The loss of each step.
+    """
+    batches = CaptionBatches(data, batch_size, torch.Generator().manual_seed(seed))
+    return descend(network, loss, batches, steps, learning_rate, device, progress=progress)
+
+
+def descend(
+    network: nn.Module,
+    loss: Callable[[Any], Tensor],
+    batches: Iterator[Any],
+    steps: int,
+    learning_rate: float,
+    device: torch.device,
+    weight_decay: float = 0.01,
+    progress: bool = True,
+) -> list[float]:
     """Train a network, and leave it in eval mode.
 
     AdamW with a rate that rises over the first tenth of the steps and falls to nothing.
@@ -106,12 +137,11 @@ def fit(
     Args:
         network: on the device; all of its weights are trained.
         loss: of a batch, a scalar on the device.
-        data: images and captions, drawn anew each epoch.
+        batches: without end.
         steps: updates.
-        batch_size: images a step.
         learning_rate: the highest.
-        seed: of order and captions.
         device: where it runs; bf16 where that is faster.
+        weight_decay: AdamW's.
         progress: show a bar.
 
     Returns:
@@ -120,16 +150,16 @@ def fit(
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
-    batches = CaptionBatches(data, batch_size, torch.Generator().manual_seed(seed))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
     rising = max(0.1, 2 / steps)  # two steps at least
     schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=rising)
     network.train()
     losses: list[float] = []
     with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
         for _ in range(steps):
+            batch = next(batches)
             with torch.autocast(device.type, torch.bfloat16, enabled=runtime.bf16_pays(device)):
-                value = loss(next(batches))
+                value = loss(batch)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

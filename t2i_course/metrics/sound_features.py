@@ -9,19 +9,15 @@ only. It learns from true sounds alone and takes no part in the training of any 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
-from tqdm.auto import tqdm
 
 from t2i_course import checkpoints, runtime
-from t2i_course.metrics.networks import NO_ENCODER
+from t2i_course.metrics.networks import descend
 from t2i_course.scenes.bouncing_balls import (
     MATERIALS,
     RADII,
@@ -107,62 +103,38 @@ def features_of(network: SoundFeatures, sounds: Sequence[np.ndarray]) -> np.ndar
     return torch.cat([network(part) for part in spectrograms(sounds).split(100)]).numpy()
 
 
-def train_sound_features(
-    output: str = NAME,
-    steps: int = 3200,
-    batch_size: int = 64,
-    seed: int = 0,
-    device: str | None = None,
-    command: str = "",
-    progress: bool = True,
-) -> Path:
-    """Train the network on the sounds of drawn clips, and write weights and model card.
+def train(
+    steps: int, seed: int, device: torch.device, batch_size: int = 64, progress: bool = True
+) -> tuple[SoundFeatures, dict[str, float]]:
+    """Train the network on the sounds of drawn clips.
 
     Args:
-        output: name in `data/checkpoints`, or a path.
         steps: updates.
-        batch_size: sounds a step.
         seed: of weights, clips and order.
-        device: as `runtime.choose_device` takes it.
-        command: that trains it again, for the card.
+        device: where it is trained.
+        batch_size: sounds a step.
         progress: show a bar.
 
     Returns:
-        The weights' file.
+        The network, and how well it reads held-out sounds, for its card.
     """
-    place, start = runtime.choose_device(device), time.perf_counter()
-    chance = runtime.seed_everything(seed)
-    rng = np.random.default_rng(seed)
+    chance, rng = runtime.seed_everything(seed), np.random.default_rng(seed)
     clips = [draw_clip(rng) for _ in range(CLIPS + CLIPS // 8)]
     heard = spectrograms([synthesise(clip) for clip in clips])
-    labels = read_labels(clips)
-    network = SoundFeatures().to(place)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=max(0.1, 2 / steps))
-    losses = []
-    for _ in tqdm(range(steps), desc="training", unit="step", disable=not progress):
-        rows = torch.randint(CLIPS, (batch_size,), generator=chance)
-        loss = network.loss(
-            heard[rows].to(place), {k: v[rows].to(place) for k, v in labels.items()}
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    card = {
-        "encoder": NO_ENCODER,
-        "data": "bouncing balls",
-        "command": command,
-        "steps": steps,
-        "seconds": round(time.perf_counter() - start, 1),
-        "hardware": runtime.hardware(),
-        "metrics": reading(network.eval(), heard[CLIPS:].to(place), clips[CLIPS:])
-        | {"loss at the end": round(float(np.mean(losses[-100:])), 4)},
-        "license": "Apache-2.0",
-        "seed": seed,
-    }  # fmt: skip
-    return checkpoints.save_weights(output, network, card)
+    labels, network = read_labels(clips), SoundFeatures().to(device)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            yield torch.randint(CLIPS, (batch_size,), generator=chance)
+
+    def loss(rows: Tensor) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            wanted = {name: values[rows].to(device) for name, values in labels.items()}
+            return network.loss(heard[rows].to(device), wanted)
+
+    losses = descend(network, loss, batches(), steps, 2e-3, device, 0.05, progress)
+    metrics = reading(network, heard[CLIPS:].to(device), clips[CLIPS:])
+    return network, metrics | {"loss at the end": round(float(np.mean(losses[-100:])), 4)}
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from t2i_course.__main__ import main
 from t2i_course.evaluation import frechet
 from t2i_course.metrics import sound_features
 from t2i_course.scenes.bouncing_balls import Ball, Clip, draw_clip, synthesise
@@ -18,9 +19,9 @@ def test_labels_count_the_impacts_of_a_clip():
 
 def test_training_writes_a_network_that_loads(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_features, "CLIPS", 64)
-    sound_features.train_sound_features(
-        str(tmp_path / "ears"), steps=20, batch_size=16, device="cpu", progress=False
-    )
+    monkeypatch.setenv("T2I_DEVICE", "cpu")
+    command = ["train-sound", "sound-features", "--steps", "10", "--output", str(tmp_path / "ears")]
+    assert main(command) == 0
     network = sound_features.load_sound_features(tmp_path / "ears")
     assert not network.training
     features = sound_features.features_of(
