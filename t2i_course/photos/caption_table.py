@@ -5,6 +5,7 @@ Read are the forms in which data sets come, and those that people make of their 
     image,caption                     a header that names the columns, in any order, with others
     image;caption_1;caption_2         several captions in a row
     dog.jpg,A dog, running            no header: a picture of the folder, and the rest
+    sep=;                             Excel's first line, which is passed over
     1000268201.jpg#0<tab>A child      Flickr8k's and Flickr30k's *.token files
     image_name| comment_number| comment      Flickr30k's results.csv
 
@@ -29,7 +30,9 @@ from t2i_course.photos.coco_folder import leads_out, list_images
 SEPARATORS = ("\t", ";", "|", ",")
 FILE = re.compile(r"(image|img|photo|picture|file)[ _-]?(name|path|file|id)?|path|name")
 CAPTION = re.compile(r"((?:image )?(?:caption|comment|text|sentence|description|raw))s?[ _-]?\d*")
+EXCEL = re.compile(r"\Asep=[\t;|,]([\r\n])")  # the line stays, empty: errors count lines
 NUMBERED = re.compile(r"#\d+$")  # a caption's number, after a file name
+SUFFIX = re.compile(r"\.(jpe?g|png|bmp|gif|webp|tiff?)$", re.IGNORECASE)
 HEADER_HINT = "begin it with a row that names the columns, such as image,caption"
 
 
@@ -87,7 +90,7 @@ class CaptionTable:
         self._stems: dict[str, list[str]] = {}
         for name in self._listing:
             self._stems.setdefault(os.path.splitext(name)[0], []).append(name)
-        self._text = _decode(table)
+        self._text = EXCEL.sub(r"\1", _decode(table), count=1)
         self.columns = self._understand()
         self._lines = list(self._rows(self.columns.separator))
         self._check_width()
@@ -114,7 +117,12 @@ class CaptionTable:
             raise ValueError(f"{self.table} holds no caption")
 
     def find(self, name: str) -> str | None:
-        """Return a picture's name in the folder: without ./, #0 behind it, or with its suffix."""
+        """Return a picture's name in the folder: without ./, #0 behind it, or with its suffix.
+
+        A path from the root is one, too, if it leads into the folder.
+        """
+        for root in (os.path.abspath(self.pictures), os.path.realpath(self.pictures)):
+            name = name.removeprefix(root + os.sep)
         for form in (name, NUMBERED.sub("", name), NUMBERED.sub("", name).replace("\\", "/")):
             if form and not leads_out(form):
                 plain = PurePosixPath(form).as_posix()
@@ -179,8 +187,10 @@ class CaptionTable:
             head, second = ([c.strip() for c in next(rows, (0, []))[1]] for _ in range(2))
             if columns := self._by_names(separator, head, second):
                 return columns
+            files = [cell for cell in head if SUFFIX.search(NUMBERED.sub("", cell))]
             for header, row in ((0, head), (1, second)):
-                columns = self._by_picture(separator, row, header)
+                # a first row that names a missing picture is no header
+                columns = self._by_picture(separator, row, 0 if files else header)
                 if columns and (header == 0 or len(head) == len(row)):
                     return columns
             tried.append(Columns(separator, 0, (1,), 2, (), 0))

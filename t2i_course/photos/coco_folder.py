@@ -243,12 +243,14 @@ def check_choice(on_bad_image: str) -> None:
 def list_images(folder: Path) -> dict[str, tuple[int, int]]:
     """Return {relative name: (bytes, time of change)} of the files in a folder and below it.
 
-    Links are followed; a folder that is met twice is listed once.
+    Links are followed; a folder that is met twice is listed once, a link in a circle not at all.
     """
     listing, waiting, start = {}, [str(folder)], len(str(folder)) + 1
     seen = {os.path.realpath(folder)}
     while waiting:
         for entry in os.scandir(waiting.pop()):
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                continue
             if entry.is_dir():
                 if (real := os.path.realpath(entry.path)) not in seen:
                     seen.add(real)

@@ -105,6 +105,10 @@ TABLES = {
     "caption first": ("caption,image\nA wall,0.png\n", {"0.png": ["A wall"]}),
     "caption first, no header": ("A wall\t0.png\n", {"0.png": ["A wall"]}),
     "a header of other words": ("Bild;Satz\n0.png;Ein Hund\n", {"0.png": ["Ein Hund"]}),
+    "Excel's first line": (
+        "sep=;\r\nimage;caption\r\n0.png;A dog, wet\r\n",
+        {"0.png": ["A dog, wet"]},
+    ),
     "UTF-16": ("image\tcaption\n0.png\t猫\n".encode("utf-16"), {"0.png": ["猫"]}),
     "ends of lines": (
         "image,caption\r0.png,one\u2028line\x0b\x85and\x1c end\r\n2.png,B\n",
@@ -150,6 +154,16 @@ def test_links_are_followed(pictures, tmp_path):
     (linked / "b.png").symlink_to("nowhere")
     with pytest.raises(FileNotFoundError, match="line 1: .*b.png is a link to a file that is not"):
         read(linked, tmp_path, "b.png,A wall\n")
+    (linked / "c.png").symlink_to("c.png")
+    with pytest.raises(FileNotFoundError, match="line 1: .*c.png is a link to a file that is not"):
+        read(linked, tmp_path, "c.png,A wall\n")
+
+
+def test_paths_from_the_root_may_lead_into_the_folder(pictures, tmp_path):
+    found, _ = read(pictures, tmp_path, f"{pictures}/0.png,A wall\nmore/1.png,A dog\n")
+    assert found == {"0.png": ["A wall"], "more/1.png": ["A dog"]}
+    with pytest.raises(ValueError, match="line 1: '/elsewhere/0.png' leads out"):
+        read(pictures, tmp_path, "/elsewhere/0.png,A wall\nmore/1.png,A dog\n")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +192,7 @@ def test_links_are_followed(pictures, tmp_path):
         (["0.png\ta", '2.png\t"b', '4.png\tsays "c'], ValueError, "line 2: a quote is not closed"),
         (["image,caption", '0.png,"a "" b', '2.png,"b"'], ValueError, "line 2: a quote is not"),
         (["image,caption", "image,caption", "0.png,a"], FileNotFoundError, "line 2: no picture"),
+        (["none.jpg,a", "0.png,b"], FileNotFoundError, "line 1: no picture"),
         (["words"], ValueError, "has no columns"),
     ],
 )
