@@ -323,7 +323,7 @@ def check_picture_path(path: Path) -> None:
         raise ValueError(f"{path}: pictures are written as PNG, name a file that ends in .png")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file, or use --output-dir")
-    _check_folder(path.resolve().parent)
+    _check_folder(_led_to(path).parent)
 
 
 def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
@@ -338,7 +338,7 @@ def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
         FileExistsError: it is not empty, and either `overwrite` is not asked for or the folder
             holds something that `generate` did not write.
     """
-    folder = folder.resolve()
+    folder = _led_to(folder)
     if not folder.exists():
         _check_folder(folder.parent)
         return
@@ -354,6 +354,14 @@ def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"{folder} holds {foreign[0]!r}, which generate did not write: name another folder"
         )
+
+
+def _led_to(path: Path) -> Path:
+    """A path without links."""
+    whole = Path(os.path.realpath(path))
+    if whole.is_symlink():
+        raise OSError(f"{path} is a link that leads back to itself: name another place")
+    return whole
 
 
 def _check_folder(folder: Path) -> None:

@@ -436,6 +436,8 @@ def test_samples_go_where_a_link_leads_and_into_the_folder_one_is_in(home, monke
     monkeypatch.chdir("here")
     assert main([*argv, "."]) == 0
     assert sorted(path.name for path in Path().iterdir()) == drawn
+    Path("loop").symlink_to("loop")
+    assert main([*argv, "loop"]) == 2 and main([*argv[:-1], "--output", "loop/a.png"]) == 2
 
 
 def test_what_systems_leave_in_folders_does_not_count(home):

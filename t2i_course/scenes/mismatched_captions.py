@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,15 +49,12 @@ def scenes_truth(
 def photos_truth(data: PackedCaptions) -> Callable[[int, int], bool]:
     """Return the same of photos: their own captions are true of them, and what says the same.
 
-    Two captions say the same if they are equal but for capitals, spaces and a full stop.
+    Two captions say the same if their words are equal but for capitals and ways to write an accent.
     """
     numbers: dict[str, int] = {}  # of texts that differ
-    said = np.array(
-        [
-            numbers.setdefault(" ".join(caption.casefold().rstrip(" .").split()), len(numbers))
-            for caption in data.all_captions
-        ]
-    )  # [N]
+    texts = (unicodedata.normalize("NFKC", caption).casefold() for caption in data.all_captions)
+    words = (" ".join(re.findall(r"\w+", text)) or text for text in texts)
+    said = np.array([numbers.setdefault(text, len(numbers)) for text in words])  # [N]
 
     def is_true(caption: int, image: int) -> bool:
         first, end = data.caption_starts[image], data.caption_starts[image + 1]

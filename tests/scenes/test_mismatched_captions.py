@@ -142,7 +142,13 @@ def test_a_photos_own_captions_are_never_taken(packed):
 
 def test_captions_with_the_words_of_a_photos_own_are_true_of_it(packed):
     class Photos:
-        all_captions = ["A dog runs.", "a cat", "a dog  runs", "A CAT ", "a bird"]
+        all_captions = [
+            "A dog runs.",
+            "a caf\u00e9",
+            "a dog,  runs !",
+            "A CAFE\u0301 ",
+            "\U0001f426",
+        ]
         caption_starts = np.array([0, 2, 3, 5])
 
     is_true = photos_truth(Photos())
