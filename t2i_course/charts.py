@@ -134,16 +134,14 @@ def matrices(
     panels: Mapping[str, Tensor | np.ndarray],
     row_labels: Sequence[str] | None = None,
     number_format: str | None = None,
-    limits: tuple[float, float] = (0, 1),
     size: tuple[float, float] = (3.0, 2.6),
 ) -> Figure:
-    """Draw matrices side by side; rows and columns are numbered, or the rows have labels.
+    """Draw matrices of values from 0 to 1 side by side; their cells are numbered, or rows labelled.
 
     Args:
         panels: title to matrix [R, C].
         row_labels: R of them, beside the first panel.
         number_format: such as ".2f" to write each value in its cell.
-        limits: values of the darkest and of the lightest colour.
         size: inches of a panel.
 
     Raises:
@@ -154,46 +152,15 @@ def matrices(
     figure, grid = _axes(len(panels), size)
     for axes, (title, matrix) in zip(grid, panels.items(), strict=True):
         values = np.asarray(matrix)
-        axes.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
+        axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         axes.set_title(title, fontsize=POINTS)
         axes.set(xticks=range(values.shape[1]) if number_format else [], yticks=[])
         for (row, column), value in np.ndenumerate(values if number_format else np.empty((0, 0))):
-            colour = "black" if value > sum(limits) / 2 else "white"
+            colour = "black" if value > 0.5 else "white"
             text = format(float(value), number_format)
             axes.text(column, row, text, ha="center", va="center", fontsize=POINTS, color=colour)
     if row_labels is not None:
         grid[0].set_yticks(range(len(row_labels)), row_labels)
-    return figure
-
-
-def points(
-    panels: Mapping[str, Tensor | np.ndarray],
-    classes: Sequence[int],
-    names: Mapping[str, Sequence[int]],
-    size: tuple[float, float] = (3.2, 3.2),
-) -> Figure:
-    """Draw maps of points side by side, each class in its colour and with its marker.
-
-    Args:
-        panels: title to places [N, 2].
-        classes: [N], which of the names each point has.
-        names: name to colour (red, green, blue from 0 to 255), at most eight.
-        size: inches of a panel.
-
-    Raises:
-        ValueError: there is no map.
-    """
-    if not panels:
-        raise ValueError("no map to draw")
-    figure, grid = _axes(len(panels), size)
-    for axes, (title, places) in zip(grid, panels.items(), strict=True):
-        for number, (name, colour) in enumerate(names.items()):
-            x, y = np.asarray(places)[np.asarray(classes) == number].T
-            axes.scatter(x, y, s=18, color=[np.array(colour) / 255], marker=MARKERS[number],
-                         label=name, edgecolors="black", linewidths=0.3)  # fmt: skip
-        axes.set_title(title, fontsize=POINTS)
-        axes.set(xticks=[], yticks=[])
-    _legend(grid[-1], list(names))
     return figure
 
 
@@ -214,8 +181,8 @@ def scatter_panels(
         raise ValueError("no points to draw")
     figure, row = _axes(len(panels), (size / DOTS, size / DOTS))
     for axes, (title, groups) in zip(row, panels.items(), strict=True):
-        for index, (name, points) in enumerate(groups.items()):
-            values = np.asarray(points)
+        for index, (name, places) in enumerate(groups.items()):
+            values = np.asarray(places)
             if values.ndim != 2 or values.shape[1] != 2:
                 raise ValueError(f"{title}, {name}: need points [N, 2], got {list(values.shape)}")
             colour = list(PALETTE.values())[index % len(PALETTE)]

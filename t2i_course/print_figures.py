@@ -112,7 +112,6 @@ def draw_fresh(
         text, stated = wording.describe(scenes[-1], source)
         texts.append(text)
         facts.append(stated)
-    real = np.stack([np.asarray(drawing.render(scene)) for scene in scenes]).transpose(0, 3, 1, 2)
     drawn, right = {}, {}
     for name in names:
         generator, encoder, _ = generation.load_model(name, device)
@@ -121,7 +120,7 @@ def draw_fresh(
         drawn[name] = np.stack([draw_pictures(generator, features, s) for s in seeds])
         verdicts = [accuracy.check_images(images, facts) for images in drawn[name]]
         right[name] = np.stack([(found != 0).all(axis=1) for found in verdicts])
-    return FreshPictures(tuple(texts), real, drawn, right)
+    return FreshPictures(tuple(texts), drawing.render_all(scenes), drawn, right)
 
 
 def training_cost(name: str) -> tuple[float, int, str]:

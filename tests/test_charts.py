@@ -48,22 +48,12 @@ def test_matrices_write_their_values_in_ink_that_is_seen():
     assert not charts.matrices({"plain": np.eye(2)}).axes[0].texts
 
 
-def test_points_of_a_class_share_colour_and_marker():
-    names = {"red": (255, 0, 0), "blue": (0, 0, 255)}
-    figure = charts.points({"map": np.array([[0, 1], [2, 3], [4, 5]])}, [0, 1, 0], names)
-    red, blue = figure.axes[0].collections
-    assert np.array_equal(red.get_offsets(), [[0, 1], [4, 5]])
-    assert np.array_equal(blue.get_offsets(), [[2, 3]])
-    assert red.get_facecolor()[0][:3].tolist() == [1, 0, 0]
-
-
 @pytest.mark.parametrize(
     "call",
     [
         lambda: charts.lines({}, ("x", "y")),
         lambda: charts.bars({}, "share"),
         lambda: charts.matrices({}),
-        lambda: charts.points({}, [], {}),
     ],
 )
 def test_nothing_to_draw_is_refused(call):

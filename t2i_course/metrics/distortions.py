@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,12 +59,7 @@ def draw_perfect(number: int, seed: int = 0) -> Perfect:
         scenes.append(drawing.sample_scene(rng, unseen=index % 2 == 1))
         described.append(wording.describe(scenes[-1], rng))
     captions, facts = zip(*described, strict=True)
-    return Perfect(tuple(scenes), render(scenes), captions, facts)
-
-
-def render(scenes: Sequence[drawing.Scene]) -> np.ndarray:
-    """Draw scenes: uint8 [N, 3, 64, 64]."""
-    return np.stack([np.asarray(drawing.render(scene)).transpose(2, 0, 1) for scene in scenes])
+    return Perfect(tuple(scenes), drawing.render_all(scenes), captions, facts)
 
 
 def blurred(perfect: Perfect, sigma: float) -> np.ndarray:
@@ -88,7 +83,7 @@ def objects_missing(perfect: Perfect, share: float) -> np.ndarray:
     rng = random.Random(0)
     kept = [tuple(o for o in s.objects if rng.random() >= share) for s in perfect.scenes]
     pairs = zip(perfect.scenes, kept, strict=True)
-    return render([replace(scene, objects=left) for scene, left in pairs])
+    return drawing.render_all([replace(scene, objects=left) for scene, left in pairs])
 
 
 def same_answer(stated: Facts) -> drawing.Scene:
@@ -115,7 +110,9 @@ def same_answers(perfect: Perfect, share: float) -> np.ndarray:
     chosen = np.random.default_rng(0).random(len(perfect.images)) < share  # [N]
     images = perfect.images.copy()
     if chosen.any():
-        images[chosen] = render([same_answer(perfect.facts[k]) for k in np.flatnonzero(chosen)])
+        images[chosen] = drawing.render_all(
+            [same_answer(perfect.facts[k]) for k in np.flatnonzero(chosen)]
+        )
     return images
 
 
@@ -125,7 +122,7 @@ def without_shapes(perfect: Perfect) -> np.ndarray:
     for scene in perfect.scenes:
         things = [replace(o, shape=LOST.get(o.shape, o.shape)) for o in scene.objects]
         scenes.append(replace(scene, objects=tuple(things)))
-    return render(scenes)
+    return drawing.render_all(scenes)
 
 
 def repeated_rows(number: int, times: float) -> np.ndarray:

@@ -168,14 +168,14 @@ def other_real(
         rows = np.sort(np.random.default_rng(OTHER_SEED).permutation(len(packed))[:count])
         words = f"{len(rows)} pictures of {split}, seed {OTHER_SEED}"
         return f"{packed.key}, {words}", packed.images[rows], words
-    pictures = []
-    for index in tqdm(range(count), desc="drawing scenes", disable=not progress):
-        rng = random.Random(f"real scenes 1 {OTHER_SEED} {held.split} {index}")
-        scene = drawing.sample_scene(rng, unseen=index % 2 == 1)
-        pictures.append(np.asarray(drawing.render(scene)))
+    pictures = drawing.render_all(
+        drawing.sample_scene(
+            random.Random(f"real scenes 1 {OTHER_SEED} {held.split} {index}"), unseen=index % 2 == 1
+        )
+        for index in tqdm(range(count), desc="drawing scenes", disable=not progress)
+    )
     words = f"{count} new scenes of the kind of {held.split}, seed {OTHER_SEED}"
-    key = f"scenes 1, {words}"
-    return key, np.ascontiguousarray(np.moveaxis(np.stack(pictures), -1, 1)), words
+    return f"scenes 1, {words}", np.ascontiguousarray(pictures), words
 
 
 def reference(held: HeldOut, more_than: int, progress: bool = False) -> tuple[str, np.ndarray, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -67,7 +67,6 @@ CROWDED = {  # shares for training on more of what is hard to draw: three object
     "one": 0.15, "two": 0.22, "two alike": 0.06, "three alike": 0.10, "two and one": 0.15,
     "three": 0.32,
 }  # fmt: skip
-CORNERS = VALUES["corner"]
 CORNER_REACH = 24  # pixels: the oracle calls a centre nearer than this to two edges in their corner
 
 
@@ -280,6 +279,11 @@ def render(scene: Scene) -> Image.Image:
         corner = (int(thing.x) - mask.width // 2, int(thing.y) - mask.height // 2)
         picture.paste(thing.rgb, corner, mask)
     return picture
+
+
+def render_all(scenes: Iterable[Scene]) -> np.ndarray:
+    """Draw scenes: uint8 [N, 3, 64, 64]."""
+    return np.stack([np.asarray(render(scene)).transpose(2, 0, 1) for scene in scenes])
 
 
 # ---- the folder in COCO's layout

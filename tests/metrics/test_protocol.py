@@ -218,8 +218,8 @@ def test_fid_stands_beside_fd_scenes_and_only_with_enough_pictures(held, network
 def test_variety_stands_beside_that_of_real_scenes(held, networks):
     rows = [row for row in choose_captions(held, 800) if accuracy.names_all(held.facts[row])][:4]
     scenes = [accuracy.scenes_like(held.facts[row], 6, seed=1) for row in rows]
-    images = np.stack([np.asarray(drawing.render(scene)) for some in scenes for scene in some])
-    varied = GeneratedPictures("drawn", np.moveaxis(images, -1, 1), np.repeat(rows, 6))
+    images = drawing.render_all(scene for some in scenes for scene in some)
+    varied = GeneratedPictures("drawn", images, np.repeat(rows, 6))
     pictures = drawn(held, samples=4)
     found = evaluate(pictures, held, MetricNetworks(), repeats=20, varied=varied)
     for name in ("place, px", "diameter, px", "shade, levels"):

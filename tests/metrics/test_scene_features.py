@@ -120,7 +120,7 @@ def test_shipped_network_reads_new_scenes():
     network = load_scene_features(SHIPPED, "cpu")
     rng = random.Random(123)
     drawn = [drawing.sample_scene(rng, False) for _ in range(64)]
-    images = np.stack([np.asarray(drawing.render(scene)) for scene in drawn]).transpose(0, 3, 1, 2)
+    images = drawing.render_all(drawn)
     with torch.inference_mode():
         found = network.predict(network(torch.from_numpy(images.copy())))
     count = torch.tensor([len(scene.objects) - 1 for scene in drawn])

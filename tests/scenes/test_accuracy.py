@@ -28,7 +28,7 @@ def drawn() -> tuple[np.ndarray, list[drawing.Scene], list[dict]]:
     """300 pictures [300, 3, 64, 64], their true scenes, and the facts of a caption of each."""
     rng = random.Random(0)
     true = [drawing.sample_scene(rng) for _ in range(300)]
-    images = np.stack([np.moveaxis(np.asarray(drawing.render(s)), -1, 0) for s in true])
+    images = drawing.render_all(true)
     return images, true, [wording.describe(s, rng)[1] for s in true]
 
 
@@ -176,8 +176,7 @@ def test_scenes_like_a_caption_show_it_and_vary_as_the_data_set_does():
     drawn = [scenes[:200], scenes[200:]]
     true = variety(drawn, [RED] * 2, repeats=0)
     assert true["diameter, px"].value == pytest.approx(2, abs=0.15)  # uniform, 22 to 28
-    images = np.stack([np.asarray(drawing.render(s)) for s in scenes[:40]])
-    read = read_scenes(np.moveaxis(images, -1, 1))
+    read = read_scenes(drawing.render_all(scenes[:40]))
     seen = variety([read[:20], read[20:]], [RED] * 2, repeats=0)
     true = variety([scenes[:20], scenes[20:40]], [RED] * 2, repeats=0)
     for name, value in seen.items():
