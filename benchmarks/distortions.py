@@ -40,10 +40,7 @@ def make_sets(count: int) -> dict[str, np.ndarray]:
         replace(scene, objects=tuple(o for o in scene.objects if rng.random() < 0.5))
         for scene in drawn
     ]
-    real, missing = (
-        np.stack([np.asarray(drawing.render(scene)) for scene in part]).transpose(0, 3, 1, 2)
-        for part in (drawn, fewer)
-    )
+    real, missing = map(drawing.render_all, (drawn, fewer))
 
     def blurred(pixels: float) -> np.ndarray:
         smooth = ndimage.gaussian_filter(real.astype(np.float32), (0, 0, pixels, pixels))

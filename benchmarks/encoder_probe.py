@@ -16,19 +16,61 @@ import itertools
 import random
 import time
 
+import numpy as np
+import torch
+
 from t2i_course import report, runtime
 from t2i_course.scenes import authored_wordings, drawing, probe
 from t2i_course.scenes.free_wording import word_freely
-from t2i_course.text_encoder import TextEncoder
+from t2i_course.scenes.wording import Facts
+from t2i_course.text_encoder import TextEncoder, embed_captions, embed_words
 
 ENCODERS = {  # as it was after its first two stages, and finished
     "caption-bert-2-masked-words": "masked-words",
     "caption-bert-2-contrastive": "contrastive",
     "caption-bert-2": "final",
 }
+STEPS = 1500  # in which attention learns to read the words
 
 
-READINGS = {"sentence": probe.probe_encoder, "words": probe.probe_words}
+def probe_sentence(
+    encoder: TextEncoder, captions: list[str], facts: list[Facts], count: int
+) -> dict:
+    """Probe the sentence features by linear classifiers that learn on `count` other captions."""
+    train_captions, train_facts = probe.probe_captions(count)
+    train, held = (embed_captions(encoder, c, progress=False) for c in (train_captions, captions))
+    return probe.probe_features(train, train_facts, held, facts)
+
+
+def probe_words(encoder: TextEncoder, captions: list[str], facts: list[Facts], count: int) -> dict:
+    """Read the same from the words, by one layer of attention."""
+    texts, stated = probe.probe_captions(count)
+    torch.manual_seed(0)
+    reader = probe.FactReader(encoder.width)
+    train, targets = embed_words(encoder, texts, progress=False), reader.targets(stated)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(texts), (128,))
+        text = train[rows.numpy()]
+        loss = probe.reading_loss(reader.from_words(text.words, text.mask), targets[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    held, asked = embed_words(encoder, captions, progress=False), reader.targets(facts)
+    right: dict[str, list[bool]] = {}
+    with torch.no_grad():
+        for rows in torch.arange(len(captions)).split(256):
+            text = held[rows.numpy()]
+            found = reader.from_words(text.words, text.mask)
+            for question, logits, column in zip(reader.answers, found, asked[rows].T, strict=True):
+                answers = (logits.argmax(dim=1) == column)[column != probe.NOT_ASKED]
+                right.setdefault(question, []).extend(answers.tolist())
+    return {name: (float(np.mean(each)), len(each)) for name, each in right.items() if each}
+
+
+READINGS = {"sentence": probe_sentence, "words": probe_words}
 
 
 def captions_by_wording(entries: list[dict]) -> dict[str, tuple[list[str], list[dict]]]:

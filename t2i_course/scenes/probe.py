@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from t2i_course.scenes.drawing import sample_captions, sample_facts
 from t2i_course.scenes.wording import ATTRIBUTES, ENDS, VALUES, Facts, groups_of, word_facts
-from t2i_course.text_encoder import TextEncoder, embed_captions, embed_words
 
 UNSTATED = "unstated"
 NOT_ASKED = -100  # in place of an answer's number
@@ -175,23 +174,6 @@ def probe_features(
     return results
 
 
-def probe_encoder(
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    facts: Sequence[Facts],
-    train_count: int = 18_000,
-    seed: int = 0,
-) -> dict[str, tuple[float, int]]:
-    """Probe an encoder's sentence features on held-out captions; see `probe_features`."""
-    train_captions, train_facts = probe_captions(train_count, seed)
-    return probe_features(
-        embed_captions(encoder, train_captions, progress=False),
-        train_facts,
-        embed_captions(encoder, list(captions), progress=False),
-        facts,
-    )
-
-
 class FactReader(nn.Module):
     """Answers to the questions of `probe.stated_labels`, from the sentence and from the words.
 
@@ -257,45 +239,6 @@ class FactReader(nn.Module):
         from_words = [torch.cat(logits)[order] for logits in zip(*found, strict=True)]
         readings = (self.from_sentence(sentence), from_words)
         return (reading_loss(readings[0], targets) + reading_loss(readings[1], targets)) / 2
-
-
-def probe_words(
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    facts: Sequence[Facts],
-    train_count: int = 18_000,
-    steps: int = 1_500,
-    seed: int = 0,
-) -> dict[str, tuple[float, int]]:
-    """Read the same from an encoder's words, by one layer of attention that learns on others.
-
-    Returns:
-        For each question the share of right answers, and their number.
-    """
-    texts, stated = probe_captions(train_count, seed)
-    torch.manual_seed(seed)
-    reader = FactReader(encoder.width)
-    train, targets = embed_words(encoder, texts, progress=False), reader.targets(stated)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        rows = torch.randint(len(texts), (128,))
-        text = train[rows.numpy()]
-        loss = reading_loss(reader.from_words(text.words, text.mask), targets[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    held, asked = embed_words(encoder, list(captions), progress=False), reader.targets(facts)
-    right: dict[str, list[bool]] = {}
-    with torch.no_grad():
-        for rows in torch.arange(len(captions)).split(256):
-            text = held[rows.numpy()]
-            found = reader.from_words(text.words, text.mask)
-            for question, logits, column in zip(reader.answers, found, asked[rows].T, strict=True):
-                answers = (logits.argmax(dim=1) == column)[column != NOT_ASKED]
-                right.setdefault(question, []).extend(answers.tolist())
-    return {name: (float(np.mean(each)), len(each)) for name, each in right.items() if each}
 
 
 def reading_loss(readings: Sequence[Tensor], targets: Tensor) -> Tensor:
