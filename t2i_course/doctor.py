@@ -22,7 +22,7 @@ ENCODERS = (
     "caption-bert-2-contrastive",
 )  # fmt: skip
 CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "gan", "gan-discriminator",
-               "scene-features", "shared-space", "sound-features", "style", "style-discriminator",
+               "scene-features", "shared-space", "sound-features", "style",
                "video-to-audio")  # fmt: skip
 
 
