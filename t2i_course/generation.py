@@ -29,6 +29,7 @@ from t2i_course.scenes.wording import BEYOND, UNSEEN_WORDS
 from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
     TextEncoder,
+    TextFeatures,
     count_tokens,
     load_trained_encoder,
     unknown_words,
@@ -246,13 +247,26 @@ def sample(
         count, generator.noise_dim, generator=torch.Generator().manual_seed(seed)
     ).to(device)  # [C, Z]
     drawn = torch.arange(len(prompts) * count, device=device)
-    with torch.inference_mode():
-        hidden = None if progress is None else not progress
-        for rows in tqdm(drawn.split(BATCH), desc="drawing", disable=hidden):
-            asked, which = (rows // count).unique(return_inverse=True)
-            text = encoder([prompts[number] for number in asked.tolist()])[which]
-            images = generator(text, noise[rows % count])  # [B, 3, S, S]
-            yield to_uint8(images.float()).cpu()
+    hidden = None if progress is None else not progress
+    for rows in tqdm(drawn.split(BATCH), desc="drawing", disable=hidden):
+        asked, which = (rows // count).unique(return_inverse=True)
+        text = encoder([prompts[number] for number in asked.tolist()])[which]
+        yield draw(generator, text, noise[rows % count])
+
+
+@torch.inference_mode()
+def draw(generator: nn.Module, text: TextFeatures | Tensor, noise: Tensor) -> Tensor:
+    """Draw a picture for each of B captions, uint8 [B, 3, S, S] on the CPU, by noise [B, Z].
+
+    Raises:
+        FloatingPointError: the generator draws what is not a finite number.
+    """
+    device = next(generator.parameters()).device
+    images = generator(text.to(device), noise.to(device)).float()
+    if not images.isfinite().all():
+        raise FloatingPointError("the generator draws values that are not finite: train it anew, "
+                                 "with a lower learning rate")  # fmt: skip
+    return to_uint8(images).cpu()
 
 
 def grid_picture(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
-from t2i_course.data import PackedCaptions, pack, resolve_data, to_uint8
+from t2i_course.data import PackedCaptions, pack, resolve_data
+from t2i_course.generation import draw
 from t2i_course.metrics.picture_features import read_pictures
 from t2i_course.photos.coco_folder import read_captions_file
 from t2i_course.photos.shards import ShardSplit, find_data
@@ -333,11 +334,10 @@ def draw_pictures(
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed {seed} is out of range: choose 0 to {2**32 - 1}")
-    device = next(generator.parameters()).device
     source = torch.Generator().manual_seed(seed)
     width = getattr(generator, "noise_dim", 0)
     pictures = [np.empty((0, 3, generator.image_size, generator.image_size), dtype=np.uint8)]
-    with torch.no_grad(), tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
+    with tqdm(total=len(features), desc="drawing", disable=not progress) as bar:
         for number, start in enumerate(range(0, len(features), BATCH)):
             text = features[start : start + BATCH]
             if isinstance(text, np.ndarray):
@@ -346,11 +346,7 @@ def draw_pictures(
             noise = torch.randn(BATCH, width, generator=source)[: len(text)]  # [B, Z]
             if number % processes != rank:
                 continue
-            images = generator(text.to(device), noise.to(device)).float()
-            if not images.isfinite().all():
-                raise FloatingPointError("the generator draws values that are not finite: train it "
-                                         "anew, with a lower learning rate")  # fmt: skip
-            pictures.append(to_uint8(images).cpu().numpy())
+            pictures.append(draw(generator, text, noise).numpy())
             bar.update(len(text))
     return np.concatenate(pictures)
 
