@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import hashlib
 import math
 import os
 import platform
@@ -71,6 +72,12 @@ def data_folder() -> Path:
             "Run `python -m pip install -e .` in the checkout, or set T2I_HOME to its data folder."
         )
     return folder
+
+
+def file_hash(file: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

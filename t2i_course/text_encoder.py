@@ -378,7 +378,7 @@ def _different(captions: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
 def write_encoder(folder: Path, bert: BertModel, card: Mapping[str, object]) -> None:
     """Write weights, in half precision, and card.json with their sha256 into a folder."""
     copy.deepcopy(bert).half().save_pretrained(folder)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = runtime.file_hash(folder / "model.safetensors")
     text = json.dumps({**card, "sha256": digest}, indent=2) + "\n"
     (folder / "card.json").write_text(text, encoding="utf-8", newline="\n")
 

@@ -20,7 +20,6 @@ State the program with the number. Given the same input, the networks of all thr
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -73,7 +72,7 @@ def inception_weights(
     target = folder / url.rpartition("/")[2]
     for known in (target, folder / OTHER_NAME):
         if known.is_file():
-            if _hash(known) != sha256:
+            if runtime.file_hash(known) != sha256:
                 raise ValueError(f"{known} is not the published file any more: delete it")
             return known
     try:
@@ -87,11 +86,6 @@ def inception_weights(
             f"no FID. {REMEDY.format(url=url)}"
         ) from error
     return target
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class InceptionFeatures:
@@ -126,7 +120,7 @@ class InceptionFeatures:
             ValueError: the file holds something else.
         """
         path = inception_weights(weights, progress=progress)
-        digest = _hash(path)
+        digest = runtime.file_hash(path)
         self.fingerprint = digest[:16]
         self.published = digest == WEIGHTS_SHA256
         self.device = runtime.choose_device() if device is None else torch.device(device)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from t2i_course import generation
+from t2i_course import generation, runtime
 from t2i_course.checkpoints import read_card
 from t2i_course.evaluation import (
     Estimate,
@@ -345,7 +345,7 @@ def _scene_accuracy(run: _Run) -> None:
     verdicts = scene_accuracy.check_scenes(scenes, facts)
     results = {run.pictures.name: (verdicts, facts, subsets)}
     if run.references:
-        reader = hashlib.sha256(Path(oracle.__file__).read_bytes()).hexdigest()[:16]
+        reader = runtime.file_hash(oracle.__file__)[:16]
         verdicts = cached_arrays(
             run.real_key(rows, f"verdicts of the oracle {reader}"),
             lambda: {

@@ -17,7 +17,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -125,19 +125,25 @@ def _divide(split: Split, role: str) -> Split:
     if len(images) < 2:
         raise ValueError(f"{split.captions_file} lists one image: train and val need one each")
     names = sorted({image["file_name"] for image in images})
-    listing = list_images(split.image_folder)
-
-    def pictures() -> Iterator[Sample]:
-        for name in names:
-            path = split.image_folder / name
-            yield Sample(0, name, [], path, str(path))
-
-    identity = [str(split.image_folder), [[name, listing.get(name)] for name in names]]
-    found = dict(zip(names, copies.find_copies(pictures, len(names), identity), strict=True))
+    found = copies.find_copies(*picture_files(split.image_folder, names))
+    found = dict(zip(names, found, strict=True))
     groups = np.array([found[image["file_name"]] for image in images])
     ids = copies.hold_out([image["id"] for image in images], groups, role)
     note = copies.copies_note(groups, split.image_folder)
     return replace(split, role=role, image_ids=ids, note=note)
+
+
+def picture_files(
+    folder: Path, names: Sequence[str]
+) -> tuple[Callable[[], Iterator[Sample]], int, list[Any]]:
+    """What `copies.find_copies` takes of the pictures of some names in a folder."""
+    listing = list_images(folder)
+
+    def pictures() -> Iterator[Sample]:
+        for name in names:
+            yield Sample(0, name, [], folder / name, str(folder / name))
+
+    return pictures, len(names), [str(folder), [[name, listing.get(name)] for name in names]]
 
 
 class CheckedCaptions(CocoCaptions):

@@ -36,8 +36,7 @@ def cache_key(split: Split | ShardSplit, size: int) -> str:
     if isinstance(split, ShardSplit):
         identity = [PIXELS, "shards", str(split.image_folder), split.divided, split.listing()]
     else:
-        with open(split.captions_file, "rb") as file:
-            annotations = hashlib.file_digest(file, "sha256").hexdigest()
+        annotations = runtime.file_hash(split.captions_file)
         pictures = sorted(list_images(split.image_folder).items())
         identity = [PIXELS, str(split.image_folder), split.image_ids, annotations, pictures]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()

@@ -16,7 +16,6 @@ of held-out pictures. A data set of one's own may hold a picture twice as well. 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -26,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from t2i_course.photos import copies
-from t2i_course.photos.coco_folder import Split, list_images, read_captions_file
+from t2i_course.photos.coco_folder import Split, picture_files, read_captions_file
 from t2i_course.photos.pictures import Sample
 from t2i_course.photos.shards import ShardSamples, ShardSplit, count_samples, find_data
+from t2i_course.runtime import file_hash
 
 # Which part of COCO's pictures a split holds, by its name.
 TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
@@ -99,7 +99,7 @@ def learnt_from(
         names = [name for _, name in _listed_images(train.captions_file)]
         entry = {
             "captions": train.captions_file.name,
-            "sha256": _hash(train.captions_file),
+            "sha256": file_hash(train.captions_file),
             "images": len(names),
             "divided": train.image_ids is not None,
             "coco": all(map(COCO_FILE.fullmatch, names)),
@@ -134,7 +134,7 @@ def check_unseen(
                     "judged on what it learnt. Name a folder with held-out pictures."
                 )
             continue
-        same_file = entry["sha256"] == _hash(held_out.captions_file)
+        same_file = entry["sha256"] == file_hash(held_out.captions_file)
         if same_file and entry["divided"] and held_out.image_ids is not None:
             continue  # nine tenths, and the tenth that was held out
         if same_file:
@@ -148,7 +148,7 @@ def check_unseen(
                 f"{learnt}, which shares pictures with {held_out.name}: {shared}. {REMEDY}."
             )
         captions_file = held_out.folder / "annotations" / entry["captions"]
-        if captions_file.is_file() and _hash(captions_file) == entry["sha256"]:
+        if captions_file.is_file() and file_hash(captions_file) == entry["sha256"]:
             train = replace(
                 held_out, name=name, image_folder=held_out.folder / name, image_ids=None,
                 captions_file=captions_file, role="train",
@@ -195,7 +195,7 @@ def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> li
     official = first.name in COCO_PARTS and second.name in COCO_PARTS and all(numbers)
     if official and numbers[0].keys().isdisjoint(numbers[1]):
         return []
-    (count, pictures, identity), (more, others, other_identity) = map(_pictures, (first, second))
+    (pictures, count, identity), (others, more, other_identity) = map(_pictures, (first, second))
     groups = copies.find_copies(
         lambda: itertools.chain(pictures(), others()), count + more, [identity, other_identity]
     ).tolist()
@@ -207,19 +207,12 @@ def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> li
     return [name for row, name in enumerate(names) if row in shared_rows or name in shared]
 
 
-def _pictures(split: Split | ShardSplit) -> tuple[int, Callable[[], Iterator[Sample]], list[Any]]:
-    """How many pictures a split has, the pictures, and all that they depend on."""
+def _pictures(split: Split | ShardSplit) -> tuple[Callable[[], Iterator[Sample]], int, list[Any]]:
+    """A split's pictures, their number, and all that they depend on."""
     if isinstance(split, ShardSplit):
         shards = ShardSamples(split)
-        return len(shards), shards.samples, [str(split.image_folder), split.listing()]
-    names, listing = _file_names(split), list_images(split.image_folder)
-
-    def samples() -> Iterator[Sample]:
-        for name in names:
-            path = split.image_folder / name
-            yield Sample(0, name, [], path, str(path))
-
-    return len(names), samples, [str(split.image_folder), [[n, listing.get(n)] for n in names]]
+        return shards.samples, len(shards), [str(split.image_folder), split.listing()]
+    return picture_files(split.image_folder, _file_names(split))
 
 
 def _shared_parts(first: str, second: str) -> str:
@@ -250,8 +243,3 @@ def _coco_names(split: Split | ShardSplit) -> dict[str, str]:
     names = [] if isinstance(split, ShardSplit) else _file_names(split)
     found = {name: COCO_FILE.fullmatch(name) for name in names}
     return {match[1]: name for name, match in found.items()} if all(found.values()) else {}
-
-
-def _hash(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
