@@ -24,9 +24,10 @@ import numpy as np
 import torch
 
 from t2i_course import multitask, report, runtime
-from t2i_course.data import CaptionBatches, PackedCaptions, PackedPart, pack, resolve_data, to_float
+from t2i_course.data import Batch, PackedCaptions, PackedPart, pack, resolve_data, to_float
 from t2i_course.evaluation import wilson_interval
 from t2i_course.generation import load_model, sample
+from t2i_course.metrics.networks import fit
 from t2i_course.scenes import drawing
 from t2i_course.scenes.accuracy import NUMBERS
 from t2i_course.scenes.caption_reader import is_true
@@ -49,20 +50,14 @@ def train(
     runtime.seed_everything(seed)
     captioner = multitask.Captioner(len(encoder.tokenizer), encoder.max_tokens, SIDE)
     network, weigh = multitask.BothWays(captioner), multitask.UncertaintyWeighting()
-    batches = CaptionBatches(packed, BATCH, torch.Generator().manual_seed(seed))
-    weights = [*network.parameters(), *weigh.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps, pct_start=0.1)
-    network.train()
-    for _ in range(steps):
-        batch = next(batches)
+
+    def loss(batch: Batch) -> torch.Tensor:
         losses = network.losses(batch.images, *encoder.tokenize(batch.captions).values(), ARMS[arm])
-        value = weigh(losses) if len(losses) > 1 else sum(losses.values())
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-    return network.eval()
+        return weigh(losses) if len(losses) > 1 else sum(losses.values())
+
+    both = torch.nn.ModuleList([network, weigh])
+    fit(both, loss, packed, steps, BATCH, RATE, seed, torch.device("cpu"), progress=False)
+    return network
 
 
 @torch.inference_mode()
