@@ -162,14 +162,23 @@ def test_outputs_hold_no_error_warning_or_moving_picture(path):
             assert not {"image/svg+xml", "image/gif"} & set(output.get("data", {}))
 
 
-@pytest.mark.parametrize("name", ["03_image_decoder", "04_training", "05_evaluation"])
-def test_figures_have_alternative_text_and_cells_are_short(name):
-    cells = code_cells(FOLDER / f"{name}.ipynb")
-    for cell in cells:
+@every_notebook
+def test_figures_have_alternative_text(path):
+    if path.stem in ("06_gan", "07_style_decoder"):
+        pytest.skip("figures without alternative text")
+    for cell in code_cells(path):
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 assert len(output.metadata["image/png"]["alt"]) > 20, cell.source
-    lengths = sorted(len(cell.source.splitlines()) for cell in cells)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["00_start_here", "01_data", "03_image_decoder", "04_training", "05_evaluation",
+     "10_augmentation", "13_photos", "14_thesis_report"],
+)  # fmt: skip
+def test_half_of_the_cells_have_8_lines_and_none_over_25(name):
+    lengths = sorted(len(cell.source.splitlines()) for cell in code_cells(FOLDER / f"{name}.ipynb"))
     assert lengths[len(lengths) // 2] <= 8 and lengths[-1] <= 25
 
 
