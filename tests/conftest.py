@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from command_line import CAPTIONS, TRAIN
 from photo_folder import KINDS, SIZE, make_split
+from PIL import Image
 
 from t2i_course import data
+from t2i_course.__main__ import main
 from t2i_course.scenes import drawing, pretraining
 
 
@@ -112,3 +116,67 @@ def coco_folder(tmp_path: Path) -> Path:
 def packed(coco_folder: Path, tmp_path: Path) -> data.PackedCaptions:
     """Its training split, packed."""
     return data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
+
+
+# Of the command line
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute as `command` does: the sums of two threads differ in the last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def few_files(tmp_path_factory) -> Path:
+    """A folder in COCO's layout: JPEG and PNG, mixed sizes, some in grayscale."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(0)
+    (folder / "annotations").mkdir(parents=True)
+    for split, count in (("train2017", 12), ("val2017", 6)):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for k in range(count):
+            name = f"{k:012d}.{'png' if k % 3 == 0 else 'jpg'}"
+            size = (40 + 5 * k, 30) if k % 2 else (24, 50 + k)
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            picture = Image.fromarray(pixels).resize((size[0] // 8, size[1] // 8)).resize(size)
+            (picture.convert("L") if k % 4 == 1 else picture).save(folder / split / name)
+            images.append({"id": k, "file_name": name, "width": size[0], "height": size[1]})
+            for number, caption in enumerate(CAPTIONS[: 1 + k % 3]):
+                annotations.append({"id": 10 * k + number, "image_id": k, "caption": caption})
+        file = folder / "annotations" / f"captions_{split}.json"
+        file.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory, few_files, tiny_bert) -> Path:
+    """A data folder with an encoder and a trained model, made by the command itself."""
+    home, threads = tmp_path_factory.mktemp("home"), torch.get_num_threads()
+    shutil.copytree(tiny_bert, home / "encoders" / "caption-bert")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T2I_HOME", str(home))
+        patch.setenv("T2I_DEVICE", "cpu")
+        patch.chdir(few_files.parent)
+        assert main(TRAIN) == 0
+    torch.set_num_threads(threads)
+    return home
+
+
+@pytest.fixture
+def home(template, few_files, tmp_path, monkeypatch) -> Path:
+    """A copy of the trained data folder; the working folder holds `photos`."""
+    shutil.copytree(template, tmp_path / "home")
+    (tmp_path / "work").mkdir()
+    shutil.copytree(few_files, tmp_path / "work" / "photos")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
+    for name in ("T2I_DATA", "T2I_PROFILE", "T2I_SEED", "T2I_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("T2I_DEVICE", "cpu")
+    return tmp_path / "home"
