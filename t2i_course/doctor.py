@@ -21,7 +21,7 @@ ENCODERS = (
     "caption-bert", "caption-bert-free", "caption-bert-2", "caption-bert-2-masked-words",
     "caption-bert-2-contrastive",
 )  # fmt: skip
-CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "gan", "gan-discriminator",
+CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "flow", "gan", "gan-discriminator",
                "scene-features", "shared-space", "sound-features", "style",
                "video-to-audio")  # fmt: skip
 

@@ -11,8 +11,9 @@ v = (x - z_t) / (1 - t) (li2025jit): pictures are simpler than noise.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -126,6 +127,7 @@ class FlowGenerator(nn.Module):
             network as it was trained.
         interval: of t, in which guidance is used (kynkaanniemi2024interval).
         solver: "euler" or "heun".
+        shift: how much shorter the steps are at first; see `step_times`.
     """
 
     name = "flow"
@@ -156,7 +158,8 @@ class FlowGenerator(nn.Module):
             "text_dim": text_dim, "image_size": image_size, "width": width, "patch": patch,
         }  # fmt: skip
         self.patch = patch
-        self.steps, self.guidance, self.interval, self.solver = 12, 2.0, (0.1, 0.8), "euler"
+        self.steps, self.guidance, self.interval, self.solver = 10, 2.0, (0.0, 1.0), "euler"
+        self.shift = 3.0
         condition, wide = 4 * width, 2 * width
         self.time = nn.Sequential(nn.Linear(condition, condition), nn.SiLU())
         self.sentence = nn.Linear(text_dim, condition)
@@ -244,11 +247,12 @@ class FlowGenerator(nn.Module):
             )
         start = noise.view(-1, 3, size, size)
         move = lambda z, t: self.velocity(z, t, text)  # noqa: E731
-        return solve(move, start, self.steps, self.solver)[-1].clamp(-1, 1)
+        times = step_times(self.steps, self.shift)
+        return solve(move, start, times, self.solver)[-1].clamp(-1, 1)
 
     def evaluations(self) -> int:
         """How often the network is run for a picture; a guided velocity takes two runs."""
-        times = torch.arange(self.steps) / self.steps
+        times = torch.tensor(step_times(self.steps, self.shift)[:-1])
         if self.solver == "heun":  # looks ahead to the end of every step but the last
             times = torch.cat([times, times[1:]])
         low, high = self.interval
@@ -256,33 +260,50 @@ class FlowGenerator(nn.Module):
         return len(times) + guided
 
 
+def step_times(steps: int, shift: float = 1.0) -> list[float]:
+    """Times from 0 to 1, `steps` + 1: equal steps u, moved to t = u / (u + shift (1 - u)).
+
+    Above 1 the first steps are the shortest: what is where in a picture is decided while it is
+    nearly all noise (esser2024scaling, section 5.3.2).
+
+    Raises:
+        ValueError: no step, or a shift that is not above 0.
+    """
+    if steps < 1 or not shift > 0:
+        raise ValueError(f"{steps} steps, shift {shift}: from 1 step, and a shift above 0")
+    return [u / (u + shift * (steps - u)) for u in range(steps + 1)]
+
+
 def solve(
-    velocity: Callable[[Tensor, float], Tensor], start: Tensor, steps: int, solver: str = "euler"
+    velocity: Callable[[Tensor, float], Tensor],
+    start: Tensor,
+    times: Sequence[float],
+    solver: str = "euler",
 ) -> list[Tensor]:
-    """Follow dz/dt = velocity(z, t) from t = 0 to 1 in equal steps.
+    """Follow dz/dt = velocity(z, t) from the first time to the last.
 
     Args:
         velocity: of a state and a time.
-        start: the state at t = 0.
-        steps: how many, 1 or more.
+        start: the state at times[0].
+        times: where the steps begin and end, such as `step_times` gives.
         solver: "euler", an evaluation a step; "heun", two (the mean of the velocities at both ends
             of Euler's step), whose error falls with the square of the step.
 
     Returns:
-        The states at all steps, the start included: steps + 1.
+        The states at all times, the start included.
 
     Raises:
-        ValueError: an unknown solver, or no step.
+        ValueError: an unknown solver.
     """
-    if solver not in SOLVERS or steps < 1:
-        raise ValueError(f"solver {solver!r}, {steps} steps: choose {' or '.join(SOLVERS)}, from 1")
+    if solver not in SOLVERS:
+        raise ValueError(f"solver {solver!r}: choose {' or '.join(SOLVERS)}")
     path = [start]
-    for step in range(steps):
-        z, t = path[-1], step / steps
+    for t, after in itertools.pairwise(times):
+        z = path[-1]
         move = velocity(z, t)
-        if solver == "heun" and step < steps - 1:  # at t = 1 there is no velocity
-            move = (move + velocity(z + move / steps, t + 1 / steps)) / 2
-        path.append(z + move / steps)
+        if solver == "heun" and after < 1:  # at t = 1 there is no velocity
+            move = (move + velocity(z + (after - t) * move, after)) / 2
+        path.append(z + (after - t) * move)
     return path
 
 

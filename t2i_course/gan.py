@@ -22,7 +22,7 @@ from t2i_course.augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
 from t2i_course.scenes.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
-from t2i_course.text_encoder import TextFeatures, sentence_of
+from t2i_course.text_encoder import TextFeatures, reshape, sentence_of
 from t2i_course.training import option
 
 SLOPE = 0.2  # of the leaky ReLU below 0
@@ -338,7 +338,7 @@ class Discriminator(nn.Module):
         times = len(captions) // len(features)
         seen, features = features, features.repeat(times, 1, 1, 1)  # [K B, C, 4, 4]
         if self.words is not None:
-            features = self.words(features, text.reshape(len(captions)))
+            features = self.words(features, reshape(text, len(captions)))
         told = self.text(captions)[:, :, None, None]  # [K B, 256, 1, 1]
         told = told.expand(-1, -1, *features.shape[2:])  # [K B, 256, 4, 4]
         logits = self.head(torch.cat([features, told], dim=1)).flatten()  # [K B]

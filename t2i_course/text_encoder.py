@@ -54,29 +54,6 @@ class TextFeatures:
         """Some of the captions."""
         return TextFeatures(self.sentence[rows], self.words[rows], self.mask[rows])
 
-    def where(self, take: Tensor, other: TextFeatures) -> TextFeatures:
-        """These captions, but the other ones where `take` [B] is True."""
-        longest = max(self.words.shape[1], other.words.shape[1])
-        padded = [
-            (
-                text.sentence,
-                functional.pad(text.words, (0, 0, 0, longest - text.words.shape[1])),
-                functional.pad(text.mask, (0, longest - text.mask.shape[1])),
-            )
-            for text in (self, other)
-        ]
-        return TextFeatures(*(
-            torch.where(take.view(-1, *[1] * (mine.ndim - 1)), its, mine)
-            for mine, its in zip(*padded, strict=True)
-        ))  # fmt: skip
-
-    def reshape(self, *shape: int) -> TextFeatures:
-        """The same captions in an array of another shape, such as [K, B] of [K B]."""
-        return TextFeatures(*(
-            part.reshape(*shape, *part.shape[self.sentence.ndim - 1 :])
-            for part in (self.sentence, self.words, self.mask)
-        ))  # fmt: skip
-
     def to(self, device: torch.device | str) -> TextFeatures:
         """The same on a device, features as float32."""
         return TextFeatures(
@@ -84,6 +61,31 @@ class TextFeatures:
             self.words.to(device, torch.float32),
             self.mask.to(device),
         )
+
+
+def choose(take: Tensor, chosen: TextFeatures, other: TextFeatures) -> TextFeatures:
+    """The chosen captions where `take` [B] is True, elsewhere the other ones."""
+    longest = max(chosen.words.shape[1], other.words.shape[1])
+    padded = [
+        (
+            text.sentence,
+            functional.pad(text.words, (0, 0, 0, longest - text.words.shape[1])),
+            functional.pad(text.mask, (0, longest - text.mask.shape[1])),
+        )
+        for text in (chosen, other)
+    ]
+    return TextFeatures(*(
+        torch.where(take.view(-1, *[1] * (mine.ndim - 1)), mine, its)
+        for mine, its in zip(*padded, strict=True)
+    ))  # fmt: skip
+
+
+def reshape(text: TextFeatures, *shape: int) -> TextFeatures:
+    """The same captions in an array of another shape, such as [K, B] of [K B]."""
+    return TextFeatures(*(
+        part.reshape(*shape, *part.shape[text.sentence.ndim - 1 :])
+        for part in (text.sentence, text.words, text.mask)
+    ))  # fmt: skip
 
 
 def sentence_of(text: TextFeatures | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from t2i_course import data
-from t2i_course.flow_matching import FlowGenerator, FlowMatching, flow_loss, solve
+from t2i_course.flow_matching import FlowGenerator, FlowMatching, flow_loss, solve, step_times
 from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
 from t2i_course.training import TrainingConfig, train
 
@@ -46,7 +46,7 @@ def gaussian_velocity(mean, deviation):
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_the_known_velocity_of_a_gaussian_carries_noise_to_it(solver):
     noise = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    found = solve(gaussian_velocity(3.0, 0.5), noise, 200, solver)[-1]
+    found = solve(gaussian_velocity(3.0, 0.5), noise, step_times(200, 2.0), solver)[-1]
     assert found.mean().item() == pytest.approx(3, abs=0.02)
     assert found.std().item() == pytest.approx(0.5, abs=0.02)
 
@@ -54,7 +54,7 @@ def test_the_known_velocity_of_a_gaussian_carries_noise_to_it(solver):
 def test_one_step_is_enough_where_paths_are_straight():
     start, end = torch.randn(4, 3), torch.randn(4, 3)
     for steps in (1, 7):
-        path = solve(lambda z, t: end - start, start, steps)
+        path = solve(lambda z, t: end - start, start, step_times(steps))
         assert len(path) == steps + 1
         assert torch.allclose(path[-1], end, atol=1e-5)
 
@@ -63,7 +63,8 @@ def test_heuns_error_falls_with_the_square_of_the_step_and_eulers_with_the_step(
     exact = torch.tensor(2.0).exp()
 
     def error(solver, steps):
-        z = solve(lambda z, t: 2 * z, torch.tensor([1.0], dtype=torch.float64), steps, solver)[-1]
+        start = torch.tensor([1.0], dtype=torch.float64)
+        z = solve(lambda z, t: 2 * z, start, step_times(steps), solver)[-1]
         return abs(z.item() - exact.item())
 
     assert error("euler", 64) / error("euler", 128) == pytest.approx(2, rel=0.1)
@@ -71,10 +72,19 @@ def test_heuns_error_falls_with_the_square_of_the_step_and_eulers_with_the_step(
     assert error("heun", 64) / error("heun", 128) == pytest.approx(4, rel=0.15)
 
 
-def test_unknown_solvers_and_no_steps_are_refused():
-    for solver, steps in (("rk4", 3), ("euler", 0)):
-        with pytest.raises(ValueError, match="choose euler or heun, from 1"):
-            solve(lambda z, t: z, torch.zeros(1), steps, solver)
+def test_a_shift_shortens_the_first_steps_and_keeps_both_ends():
+    assert step_times(4) == [0, 0.25, 0.5, 0.75, 1]
+    assert step_times(2, 3.0) == [0, 0.25, 1]  # 0.5 / (0.5 + 3 x 0.5)
+    gaps = np.diff(step_times(12, 3.0))
+    assert (np.diff(gaps) > 0).all() and gaps.sum() == pytest.approx(1)
+
+
+def test_unknown_solvers_no_steps_and_no_shift_are_refused():
+    with pytest.raises(ValueError, match="choose euler or heun"):
+        solve(lambda z, t: z, torch.zeros(1), [0, 1], "rk4")
+    for steps, shift in ((0, 1.0), (3, 0.0), (3, float("nan"))):
+        with pytest.raises(ValueError, match="from 1 step, and a shift above 0"):
+            step_times(steps, shift)
 
 
 def test_charge_for_the_picture_is_that_for_the_velocity(generator):

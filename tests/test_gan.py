@@ -16,7 +16,7 @@ from t2i_course.gan import (
 )
 from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.mismatched_captions import MismatchedCaptions, scenes_truth
-from t2i_course.text_encoder import TextEncoder, TextFeatures, embed_words
+from t2i_course.text_encoder import TextEncoder, TextFeatures, embed_words, reshape
 from t2i_course.training import TrainingConfig, load_generator, save_weights, train
 
 SMALL = GanConfig(noise_dim=8, width=8, words=False, matching_aware=False, penalty_every=1)
@@ -129,7 +129,7 @@ def test_a_discriminator_with_words_reads_those_of_each_caption_of_a_picture():
     torch.manual_seed(0)
     discriminator = Discriminator(16, 32, width=8, words=True)
     images, text, false = torch.randn(4, 3, 32, 32), random_text(4), random_text(6, tokens=7)
-    logits, mismatched = discriminator(images, text, false.reshape(3, 2))
+    logits, mismatched = discriminator(images, text, reshape(false, 3, 2))
     assert torch.allclose(logits, discriminator(images, text), atol=1e-5)
     for k in range(3):  # captions [K, M] of the first two pictures
         alone = discriminator(images[:2], false[torch.arange(2 * k, 2 * k + 2)])

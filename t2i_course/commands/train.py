@@ -59,8 +59,8 @@ MODELS = {
         "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
     }),
     "style": Model("style", 10_000, 10_000, {}),
-    "flow": Model("flow", 24_000, 24_000, {
-        "learning_rate": 1e-3, "batch_size": 48, "scenes": 50_000, "crowded": True,
+    "flow": Model("flow", 16_000, 16_000, {
+        "learning_rate": 1e-3, "batch_size": 32, "scenes": 50_000, "crowded": True,
         "encoder": "caption-bert-2",
     }),
 }  # fmt: skip

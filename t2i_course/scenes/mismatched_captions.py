@@ -27,7 +27,7 @@ from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.drawing import Scene, read_captions, read_instances
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import Facts, contradict, word_facts
-from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
+from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures, choose, reshape
 
 TRIES = 8  # other captions that are tried for a picture
 
@@ -204,9 +204,11 @@ class MismatchedCaptions:
             first, end = self.starts[images, None], self.starts[images + 1, None]  # [B, 1] each
             rows, chosen = first + (own * (end - first)).astype(int), hard < self.share  # [B, K]
             take, wrong = torch.from_numpy(chosen.T.ravel()), _take(self.contradicting, rows)
-            found = found.where(take, wrong) if words else torch.where(take[:, None], wrong, found)
-        shape = (number, len(images), *(() if words else found.shape[1:]))
-        return found.reshape(*shape).to(batch.images.device)
+            pick = choose if words else torch.where
+            found = pick(take if words else take[:, None], wrong, found)
+        shape = number, len(images)
+        found = reshape(found, *shape) if words else found.unflatten(0, shape)
+        return found.to(batch.images.device)
 
     def _first_false(self, candidates: list[int], image: int) -> int:
         """Return the first of some captions' rows that is false of an image, or the last."""
