@@ -6,6 +6,11 @@ karras2020stylegan2. As in sauer2023stylegant the noise is mapped by itself, sta
 in the style, and moves the constant (by a sum here, by turns and shifts there); the text is mapped,
 too, which that paper leaves out. There is no kernel of its own: everything is plain PyTorch.
 
+Learning rates are equalised (`EqualLinear`). The mapping networks learn at the full rate, not at a
+hundredth: they have two layers here, not eight, and one of them has to learn to read. The path
+penalty is left out: it makes a generator smooth and easy to invert, which no caption asks for, at
+the price of a second derivative of the whole generator; `path_length` measures how smooth it is.
+
 The call is that of every generator of the course, `images = generator(text, noise)`.
 """
 
@@ -19,10 +24,12 @@ from torch.nn import functional
 
 from t2i_course.gan import SLOPE, block_channels
 from t2i_course.image_decoder import Standardize, check_inputs
+from t2i_course.text_encoder import TextFeatures
 
 TEXT, FREE = 256, 128  # numbers of a style that come from the text, and from the noise
 LATENT = TEXT + FREE  # W
 GAIN = math.sqrt(2)  # of the leaky ReLU: keeps the variance
+RATE = 2e-3  # learning rate of equalised layers, as in StyleGAN2
 
 
 def modulate(weight: Tensor, style: Tensor, demodulate: bool = True) -> Tensor:
@@ -79,11 +86,30 @@ def modulated_conv2d(
     return x * (energy + 1e-8).rsqrt()[:, :, None, None]
 
 
+class EqualLinear(nn.Module):
+    """A linear layer whose weights are scaled as they are used, not as they begin.
+
+        y = W x / sqrt(n) + b,    W ~ N(0, 1) at first, n inputs
+
+    karras2018progan, section 4.1. Adam moves every weight by about the learning rate, however large
+    the weight is; where all weights are about 1, all layers learn at one relative rate.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: float = 0.0) -> None:
+        """Build it, with the value at which all biases begin."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.full((out_features,), bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, in_features] to [B, out_features]; of unit variance if x is."""
+        return functional.linear(x, self.weight / math.sqrt(x.shape[1]), self.bias)
+
+
 class MappingNetwork(nn.Module):
     """From text or from noise to its part of the style, by layers without a picture in between.
 
-    The weights begin such that every layer keeps the variance: a part that came out small would go
-    unheard beside the other.
+    Every layer keeps the variance: a part that came out small would be lost beside the other.
     """
 
     def __init__(self, in_features: int, out_features: int, layers: int = 2) -> None:
@@ -91,11 +117,8 @@ class MappingNetwork(nn.Module):
         super().__init__()
         widths = [in_features] + [out_features] * layers
         self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
+            EqualLinear(a, b) for a, b in zip(widths, widths[1:], strict=False)
         )
-        for layer in self.layers:
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, D] of unit variance to [B, out_features]."""
@@ -105,16 +128,16 @@ class MappingNetwork(nn.Module):
 
 
 class StyleLayer(nn.Module):
-    """Modulated convolution, noise with a learned strength, bias, activation."""
+    """Modulated convolution, noise with a learned strength, bias, activation.
+
+    Demodulation takes the scale of the weights away, so they may begin at N(0, 1) as they are.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
         """Build the layer; the strength of the noise starts at 0."""
         super().__init__()
-        self.affine = nn.Linear(LATENT, in_channels)
-        nn.init.ones_(self.affine.bias)
-        self.weight = nn.Parameter(
-            torch.randn(out_channels, in_channels, 3, 3) / math.sqrt(9 * in_channels)
-        )
+        self.affine = EqualLinear(LATENT, in_channels, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise", torch.randn(1, 1, side, side))  # of eval mode
@@ -135,17 +158,31 @@ class ToPicture(nn.Module):
     def __init__(self, in_channels: int) -> None:
         """Build the layer."""
         super().__init__()
-        self.affine = nn.Linear(LATENT, in_channels)
-        nn.init.ones_(self.affine.bias)
-        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1) / math.sqrt(in_channels))
+        self.affine = EqualLinear(LATENT, in_channels, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Map [B, C, H, W] with styles [B, W] to [B, 3, H, W]."""
-        x = modulated_conv2d(
-            x, self.weight, self.affine(style), demodulate=False, grouped=x.is_cuda
-        )
+        style = self.affine(style) / math.sqrt(x.shape[1])  # [B, C]; the scale of `EqualLinear`
+        x = modulated_conv2d(x, self.weight, style, demodulate=False, grouped=x.is_cuda)
         return x + self.bias[:, None, None]
+
+
+class StyleBlock(nn.Module):
+    """Two style layers at one side, and the picture that this side draws."""
+
+    def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.first = StyleLayer(in_channels, out_channels, side)
+        self.second = StyleLayer(out_channels, out_channels, side)
+        self.to_picture = ToPicture(out_channels)
+
+    def forward(self, x: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [B, C, H, W] with styles [B, 2, W] to features [B, C', H, W] and [B, 3, H, W]."""
+        x = self.second(self.first(x, styles[:, 0]), styles[:, 1])  # [B, C', H, W]
+        return x, self.to_picture(x, styles[:, 1])
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -186,28 +223,21 @@ class StyleGenerator(nn.Module):
         self.config = {
             "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
         }  # fmt: skip
-        self.truncation = 1.0
+        self.truncation, self.layers = 1.0, 2 * len(channels)
         self.standardize = Standardize(text_dim)
         self.map_text = MappingNetwork(text_dim, TEXT)
         self.map_noise = MappingNetwork(noise_dim, FREE)
         self.constant = nn.Parameter(torch.randn(1, channels[0], 4, 4))
-        self.move = nn.Linear(FREE, channels[0] * 4 * 4, bias=False)  # the constant, by the noise
-        nn.init.normal_(self.move.weight, std=FREE**-0.5)
-        before = [channels[0], *channels[:-1]]
-        sides = [4 * 2**k for k in range(len(channels))]
-        self.first = nn.ModuleList(
-            StyleLayer(a, b, s) for a, b, s in zip(before, channels, sides, strict=True)
+        self.move = nn.Parameter(torch.randn(channels[0] * 4 * 4, FREE))  # the constant, by noise
+        self.blocks = nn.ModuleList(
+            StyleBlock(a, b, 4 * 2**k)
+            for k, (a, b) in enumerate(zip([channels[0], *channels], channels, strict=False))
         )
-        self.second = nn.ModuleList(
-            StyleLayer(c, c, s) for c, s in zip(channels, sides, strict=True)
-        )
-        self.to_picture = nn.ModuleList(ToPicture(c) for c in channels)
-        self.layers = 2 * len(channels)
         self.register_buffer("latent_mean", torch.zeros(FREE))
 
-    def forward(self, text: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw captions [B, D] with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
-        text = check_inputs(text, noise, self.text_dim, self.noise_dim)
+    def forward(self, text: TextFeatures | Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draw captions (features, or sentences [B, D]) with noise [B, Z]: [B, 3, S, S]."""
+        text = check_inputs(text, noise, self.text_dim, self.noise_dim)  # [B, D]
         styles = self.style(text, noise)  # [B, W]
         return self.synthesize(styles[:, None].expand(-1, self.layers, -1))
 
@@ -222,23 +252,20 @@ class StyleGenerator(nn.Module):
         noise = noise * (noise.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         free = self.map_noise(noise)  # [B, FREE]
         if self.training:
-            with torch.no_grad():
-                self.latent_mean.lerp_(free.float().mean(dim=0), 0.005)
+            self.latent_mean.lerp_(free.detach().float().mean(dim=0), 0.005)
         elif self.truncation != 1:
             free = self.latent_mean.lerp(free, self.truncation)
         return torch.cat([self.map_text(self.standardize(text)), free], dim=1)
 
     def synthesize(self, styles: Tensor) -> Tensor:
         """Draw styles [B, L, W], one for each layer: [B, 3, S, S] in [-1, 1]."""
-        moved = self.move(styles[:, 0, TEXT:]).unflatten(1, self.constant.shape[1:])
-        x = self.constant + moved  # [B, C, 4, 4]
-        picture: Tensor | None = None
-        for k, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
-            x = x if k == 0 else upsample(x)
-            x = first(x, styles[:, 2 * k])  # [B, C, H, W]
-            x = second(x, styles[:, 2 * k + 1])
-            drawn = self.to_picture[k](x, styles[:, 2 * k + 1])  # [B, 3, H, W]
-            picture = drawn if picture is None else upsample(picture) + drawn
+        moved = functional.linear(styles[:, 0, TEXT:], self.move / math.sqrt(FREE))  # [B, C 4 4]
+        x = self.constant + moved.unflatten(1, self.constant.shape[1:])  # [B, C, 4, 4]
+        picture = x.new_zeros(len(x), 3, 2, 2)
+        for k, block in enumerate(self.blocks):
+            x = upsample(x) if k else x
+            x, drawn = block(x, styles[:, 2 * k : 2 * k + 2])  # [B, C, H, W], [B, 3, H, W]
+            picture = upsample(picture) + drawn
         return torch.tanh(picture)
 
     def mix(self, coarse: Tensor, fine: Tensor, layer: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch.nn import functional
 from t2i_course.style_decoder import (
     LATENT,
     TEXT,
+    EqualLinear,
     MappingNetwork,
     StyleGenerator,
     modulate,
@@ -13,6 +14,7 @@ from t2i_course.style_decoder import (
     path_length,
     upsample,
 )
+from t2i_course.text_encoder import TextFeatures
 
 
 @pytest.fixture
@@ -78,8 +80,9 @@ def test_every_layer_keeps_the_variance_at_the_start():
     for seed in range(6):
         torch.manual_seed(seed)
         generator = StyleGenerator(16, noise_dim=8, image_size=32, width=8).eval()
-        for layer in [*generator.first, *generator.second]:
-            layer.register_forward_hook(watch)
+        for block in generator.blocks:
+            block.first.register_forward_hook(watch)
+            block.second.register_forward_hook(watch)
         with torch.no_grad():
             generator(torch.randn(64, 16), torch.randn(64, 8))
     assert len(seen) == 6 * generator.layers
@@ -105,6 +108,34 @@ def test_mapping_keeps_the_variance_at_the_start():
     torch.manual_seed(0)
     mapped = MappingNetwork(64, 256)(torch.randn(4096, 64))
     assert mapped.square().mean().item() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("inputs", [4, 64, 1024])
+def test_equalised_layer_keeps_the_variance_and_learns_at_one_relative_rate(inputs):
+    torch.manual_seed(0)
+    layer, x = EqualLinear(inputs, 256), torch.randn(2048, inputs)
+    before = layer(x)
+    assert before.var().item() == pytest.approx(1, abs=0.15)
+    weight, optimizer = layer.weight.detach().clone(), torch.optim.Adam(layer.parameters(), lr=0.01)
+    (before * torch.randn_like(before)).sum().backward()
+    optimizer.step()
+    changed = (layer.weight - weight).square().mean().sqrt() / weight.std()
+    assert changed.item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_the_scale_of_a_demodulated_layers_weights_does_not_count(generator):
+    text, noise = torch.randn(2, 16), torch.randn(2, 8)
+    before = generator(text, noise)
+    with torch.no_grad():
+        for block in generator.blocks:
+            block.first.weight.mul_(7)
+    assert torch.allclose(generator(text, noise), before, atol=1e-5)
+
+
+def test_it_takes_features_with_words_or_sentences_alone(generator):
+    text, noise = torch.randn(2, 16), torch.randn(2, 8)
+    words = TextFeatures(text, torch.randn(2, 5, 16), torch.ones(2, 5))
+    assert torch.equal(generator(words, noise), generator(text, noise))
 
 
 def test_upsampling_is_the_binomial_filter_inside():
@@ -156,8 +187,8 @@ def test_noise_maps_differ_by_picture_in_training_once_they_have_a_strength(gene
     text, noise = torch.randn(1, 16).expand(2, -1), torch.randn(1, 8).expand(2, -1)
     generator.train()
     assert torch.allclose(*generator(text, noise), atol=1e-6)
-    for layer in generator.first:
-        nn.init.ones_(layer.strength)
+    for block in generator.blocks:
+        nn.init.ones_(block.first.strength)
     assert not torch.allclose(*generator(text, noise), atol=1e-3)
 
 
