@@ -141,7 +141,8 @@ def test_download_says_what_is_wrong_and_leaves_nothing(home, capsys):
 
 def test_style_decoder_is_trained_and_truncated(home, capsys, small_scenes):
     argv = ["train", "--model", "style", "--data", str(small_scenes), "--steps", "2", "--output",
-            "few", "--batch-size", "8", "--width", "8", "--device", "cpu"]  # fmt: skip
+            "few", "--batch-size", "8", "--width", "8", "--encoder", "caption-bert",
+            "--device", "cpu"]  # fmt: skip
     assert main(argv) == 0
     drawn = {}
     for truncation in ("0", "1"):

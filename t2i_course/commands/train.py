@@ -58,7 +58,10 @@ MODELS = {
     "gan": Model("gan", 30_000, 30_000, {  # a short run of it shows little
         "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
     }),
-    "style": Model("style", 10_000, 10_000, {}),
+    "style": Model("style", 30_000, 30_000, {
+        "generator_rate": 2e-3, "batch_size": 48, "scenes": 50_000, "crowded": True,
+        "encoder": "caption-bert-2",
+    }),
     "flow": Model("flow", 16_000, 16_000, {
         "learning_rate": 1e-3, "batch_size": 32, "scenes": 50_000, "crowded": True,
         "encoder": "caption-bert-2",
@@ -128,7 +131,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     own = {"steps", *(name for model in MODELS.values() for name in model.defaults)}
     add_fields(parser, RunOptions, "the run", own)
     add_fields(parser, TrainingConfig, "the loop", own)
-    add_fields(parser, GanConfig, "gan and style")
+    add_fields(parser, GanConfig, "gan and style", own)
     add_instruments(parser)
 
 
