@@ -302,7 +302,8 @@ def interval_panels(
         for row, (value, low, high) in values.items():
             if not low <= value <= high or value < 0:
                 raise ValueError(f"{name}, {row}: {value} with the interval {low} to {high}")
-    left, bottom, top, gap = round(max(map(len, rows)) * CHARACTER) + 14, 40, 8, 24
+    left, bottom = round(max(map(len, rows)) * CHARACTER) + 14, round(2.2 * LINE) + 13
+    top, gap = 8, 24
     width, height = unit[0], unit[1] * len(rows)
     figure = _figure(left + len(panels) * (width + gap), top + height + bottom)
     for column, (name, values) in enumerate(panels.items()):
