@@ -33,6 +33,7 @@ from t2i_course.generation import GENERATORS
 from t2i_course.photos import caption_check, shared_pictures
 from t2i_course.processes import locked_folder
 from t2i_course.scenes import drawing
+from t2i_course.style_decoder import RATE
 from t2i_course.text_encoder import TextEncoder
 from t2i_course.training import TrainingConfig, option
 
@@ -59,7 +60,7 @@ MODELS = {
         "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
     }),
     "style": Model("style", 30_000, 30_000, {
-        "generator_rate": 2e-3, "batch_size": 48, "scenes": 50_000, "crowded": True,
+        "generator_rate": RATE, "batch_size": 48, "scenes": 50_000, "crowded": True,
         "encoder": "caption-bert-2",
     }),
     "flow": Model("flow", 16_000, 16_000, {
