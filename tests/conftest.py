@@ -13,10 +13,13 @@ import torch
 from command_line import CAPTIONS, TRAIN
 from photo_folder import KINDS, SIZE, make_split
 from PIL import Image
+from small_run import SmallRun, new_generator
 
 from t2i_course import data
 from t2i_course.__main__ import main
+from t2i_course.image_decoder import ResidualDecoder
 from t2i_course.scenes import drawing, pretraining
+from t2i_course.training import History
 
 
 @pytest.fixture(scope="session")
@@ -180,3 +183,23 @@ def home(template, few_files, tmp_path, monkeypatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("T2I_DEVICE", "cpu")
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def packed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the scenes of `small_run` are packed."""
+    return tmp_path_factory.mktemp("packed")
+
+
+@pytest.fixture(scope="module")
+def small_run(small_scenes: Path, packed_cache: Path) -> SmallRun:
+    """Scenes of 16 pixels with made-up features of their captions, ready to train on."""
+    torch.set_num_threads(1)
+    return SmallRun(small_scenes, packed_cache)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_run: SmallRun) -> tuple[ResidualDecoder, History]:
+    """A generator trained in one go, and its history."""
+    generator = new_generator()
+    return generator, small_run.train(generator)

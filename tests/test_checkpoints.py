@@ -1,16 +1,27 @@
-"""Weights and their cards come back as they were, or are refused."""
+"""Weights and their cards, and the state of a run, come back as they were, or are refused."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_run as runs
 import torch
+from small_run import SHORT, SmallRun, interrupt_at, new_generator, same_weights
+from torch import nn
 
 from t2i_course import checkpoints
 from t2i_course.image_decoder import ResidualDecoder
+from t2i_course.processes import STOPS
+from t2i_course.training import STATE_FILE, MeanSquaredError
 
 
 @pytest.fixture
@@ -109,3 +120,188 @@ def test_random_state_comes_back_in_every_generator():
     first = draws()
     checkpoints.set_random_state(state, torch.device("cpu"))
     assert draws() == first
+
+
+# Stopped and resumed
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [(0, signal.SIGINT), (10, signal.SIGTERM)]
+    + [(5, getattr(signal, name)) for name in STOPS if hasattr(signal, name)],
+)
+def test_a_stopped_run_finishes_its_step_and_resumes_to_the_same_weights(
+    small_run, uninterrupted, tmp_path, step, number
+):
+    config = replace(SHORT, draw_every=5)
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    handlers = [signal.getsignal(n) for n in numbers]
+    with pytest.raises(KeyboardInterrupt, match=f"step {step + 1}, saved in .*{STATE_FILE}"):
+        draw = interrupt_at(step, number)
+        small_run.train(new_generator(), config, run_folder=tmp_path, draw=draw)
+    assert [signal.getsignal(n) for n in numbers] == handlers
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == step + 1
+    generator = new_generator()
+    history = small_run.train(generator, config, run_folder=tmp_path, resume=True)
+    assert same_weights(generator, uninterrupted[0])
+    expected = uninterrupted[1]
+    assert (history.steps, history.losses) == (expected.steps, expected.losses)
+    assert history.validation_losses == expected.validation_losses
+    assert history.learning_rates == expected.learning_rates
+
+
+def test_resume_continues_the_global_generators_too(small_run, tmp_path):
+    class Jittered(MeanSquaredError):  # noqa: N818 (an objective, not an exception)
+        """Draws from each global generator, as augmentation does."""
+
+        def step(self, batch, update):
+            shift = torch.rand(()) + np.random.rand() + random.random()
+            images = self.modules["generator"](batch.text, batch.noise)
+            loss = (images - batch.images + 0.1 * shift).square().mean()
+            update("generator", loss)
+            return {"mse": loss.detach()}
+
+    def run(**options) -> nn.Module:
+        objective = Jittered(new_generator(), SHORT)
+        small_run.train(None, objective=objective, **options)
+        return objective.modules["generator"]
+
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(run_folder=tmp_path, draw=interrupt_at(0))
+    assert same_weights(run(run_folder=tmp_path, resume=True), whole)
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
+    small_scenes, packed_cache, small_run, tmp_path
+):
+    config = replace(SHORT, steps=120, checkpoint_every=10)
+    whole = new_generator()
+    small_run.train(whole, config)
+    file = tmp_path / STATE_FILE
+    command = [sys.executable, runs.__file__, str(small_scenes), str(packed_cache), str(tmp_path)]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while not file.exists():
+        assert process.poll() is None, "it saved nothing"
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
+    process.kill()
+    process.wait()
+    assert 0 < torch.load(file, weights_only=True)["step"] <= 120
+    resumed = new_generator()
+    small_run.train(resumed, config, run_folder=tmp_path, resume=True)
+    assert same_weights(resumed, whole)
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_keeps_the_last(small_run, tmp_path, monkeypatch):
+    save, calls = torch.save, []
+
+    def interrupted_save(state, path) -> None:
+        calls.append(path)
+        save(state, path)
+        if len(calls) == 2:  # twice: the second Ctrl-C does not wait for the end of the step
+            Path(path).write_bytes(b"half a checkpoint")
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(torch, "save", interrupted_save)
+    with pytest.raises(KeyboardInterrupt, match="the checkpoint before is whole"):
+        small_run.train(new_generator(), run_folder=tmp_path)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
+    assert [file.name for file in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_a_full_disk_is_reported_and_keeps_the_checkpoint_before(small_run, tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(state, path) -> None:
+        if state["step"] > 4:
+            raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="free some space"):
+        small_run.train(new_generator(), run_folder=tmp_path)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
+
+
+def test_a_finished_run_is_resumed_to_the_same_weights_without_a_step(
+    small_run, uninterrupted, tmp_path
+):
+    history = small_run.train(new_generator(), run_folder=tmp_path)
+    generator = new_generator()
+    assert small_run.train(generator, run_folder=tmp_path, resume=True).losses == history.losses
+    assert same_weights(generator, uninterrupted[0])
+
+
+def test_a_run_of_constant_rate_can_be_made_longer(small_run, tmp_path):
+    config = replace(SHORT, schedule="constant")
+    whole, longer = new_generator(), new_generator()
+    small_run.train(whole, config)
+    small_run.train(new_generator(), replace(config, steps=6), run_folder=tmp_path)
+    small_run.train(longer, config, run_folder=tmp_path, resume=True)
+    assert same_weights(whole, longer)
+
+
+@pytest.fixture(scope="module")
+def finished(small_run, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    small_run.train(new_generator(), run_folder=folder)
+    return folder
+
+
+def test_a_run_is_not_overwritten_without_being_asked(small_run, finished):
+    with pytest.raises(FileExistsError, match="resume it, or remove it"):
+        small_run.train(new_generator(), run_folder=finished)
+
+
+def test_resume_without_a_checkpoint_begins(small_run, uninterrupted, tmp_path):
+    generator = new_generator()
+    small_run.train(generator, run_folder=tmp_path / "new", resume=True)
+    assert same_weights(generator, uninterrupted[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"learning_rate": 1e-3}, {}, "learning_rate was 0.003 and is 0.001"),
+        ({"steps": 13}, {}, "steps was 12 and is 13"),
+        ({"seed": 5}, {}, "seed was 0 and is 5"),
+        ({}, {"encoder": "another"}, "encoder was 'made up' and is 'another'"),
+    ],
+)
+def test_resume_with_other_numbers_is_refused(small_run, finished, change, options, message):
+    with pytest.raises(ValueError, match=message):
+        config = replace(SHORT, **change)
+        small_run.train(new_generator(), config, run_folder=finished, resume=True, **options)
+
+
+def test_resume_with_another_network_is_refused(small_run, finished):
+    with pytest.raises(ValueError, match="noise_dim"):
+        small_run.train(new_generator(noise_dim=5), run_folder=finished, resume=True)
+
+
+def test_resume_with_other_data_is_refused(small_run, finished, small_scenes, packed_cache):
+    other = SmallRun(small_scenes, packed_cache)
+    other.splits = {"train": small_run.splits["val"], "val": small_run.splits["val"]}
+    other.text = {"train": small_run.text["val"], "val": small_run.text["val"]}
+    with pytest.raises(ValueError, match="training data was 'train-16px"):
+        other.train(new_generator(), run_folder=finished, resume=True)
+
+
+@pytest.mark.parametrize("content", ["cut", "empty", "text", "other"])
+def test_a_damaged_checkpoint_is_refused(small_run, finished, tmp_path, content):
+    whole = (finished / STATE_FILE).read_bytes()
+    file = tmp_path / STATE_FILE
+    if content == "other":
+        torch.save({"weights": torch.zeros(3)}, file)
+    else:
+        file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[content])
+    with pytest.raises(ValueError, match="no training state, or it is cut short"):
+        small_run.train(new_generator(), run_folder=tmp_path, resume=True)
+
+
+def test_a_checkpoint_holds_nothing_that_needs_unpickling(finished):
+    state = torch.load(finished / STATE_FILE, weights_only=True)
+    assert set(state["random"][0]) >= {"python", "numpy", "torch"}
+    assert state["identity"]["learning_rate"] == 3e-3

@@ -3,95 +3,28 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_run import SHORT, WIDTH, interrupt_at, new_generator, same_weights
 from torch import Tensor, nn
 
 from t2i_course import training
-from t2i_course.data import PackedCaptions, pack, to_float
+from t2i_course.data import to_float
 from t2i_course.image_decoder import ResidualDecoder
-from t2i_course.processes import STOPS, TrainingBatch, find_place
-from t2i_course.training import STATE_FILE, History, MeanSquaredError, TrainingConfig, train
-
-WIDTH = 12  # features of a caption
-SHORT = TrainingConfig(
-    steps=12,
-    batch_size=8,
-    learning_rate=3e-3,
-    warmup_steps=2,
-    validate_every=5,
-    validation_images=20,
-    checkpoint_every=4,
-    precision="float32",
-)
-
-
-class DataPair:
-    """Packed scenes of 16 pixels and made-up text features, the same for the same caption."""
-
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self.splits = {
-            split: pack(folder, split, size=16, cache=cache, progress=False)
-            for split in ("train", "val")
-        }
-        self.text = {split: made_up_features(packed) for split, packed in self.splits.items()}
-
-    def train(self, generator: nn.Module, config: TrainingConfig = SHORT, **options) -> History:
-        objective = options.pop("objective", None) or MeanSquaredError(generator, config)
-        options = {"device": "cpu", "progress": False, "encoder": "made up"} | options
-        parts = (self.splits["train"], self.splits["val"], self.text["train"], self.text["val"])
-        return train(objective, config, *parts, **options)
-
-
-def made_up_features(packed: PackedCaptions) -> np.ndarray:
-    rows = [np.random.default_rng(list(text.encode())) for text in packed.all_captions]
-    return np.stack([row.normal(size=WIDTH) for row in rows]).astype(np.float32)
-
-
-def new_generator(noise_dim: int = 4) -> ResidualDecoder:
-    torch.manual_seed(1)
-    return ResidualDecoder(text_dim=WIDTH, noise_dim=noise_dim, image_size=16, width=16)
-
-
-def same_weights(first: nn.Module, second: nn.Module) -> bool:
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("packed")
-
-
-@pytest.fixture(scope="module")
-def data(small_scenes, cache) -> DataPair:
-    torch.set_num_threads(1)
-    return DataPair(small_scenes, cache)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(data) -> tuple[ResidualDecoder, History]:
-    generator = new_generator()
-    return generator, data.train(generator)
-
+from t2i_course.processes import TrainingBatch, find_place
+from t2i_course.training import STATE_FILE, MeanSquaredError, TrainingConfig, train
 
 # What it learns and measures
 
 
-def test_the_loss_falls_and_the_history_has_a_value_for_each_step(data):
+def test_the_loss_falls_and_the_history_has_a_value_for_each_step(small_run):
     generator = new_generator()
     config = replace(SHORT, steps=105, batch_size=16, validate_every=40)
-    history = data.train(generator, config)
+    history = small_run.train(generator, config)
     losses = history.losses["mse"]
     assert np.mean(losses[-20:]) < 0.85 * np.mean(losses[:10])
     assert history.steps == list(range(1, 106))
@@ -118,15 +51,15 @@ def test_the_baselines_step_gives_the_mean_squared_error_to_its_one_optimizer():
     torch.testing.assert_close(each.mean(), by_hand.detach())
 
 
-def test_same_seed_same_run_and_another_seed_another(data, uninterrupted):
+def test_same_seed_same_run_and_another_seed_another(small_run, uninterrupted):
     again, other = new_generator(), new_generator()
-    assert data.train(again).losses == uninterrupted[1].losses
+    assert small_run.train(again).losses == uninterrupted[1].losses
     assert same_weights(again, uninterrupted[0])
-    data.train(other, replace(SHORT, seed=1))
+    small_run.train(other, replace(SHORT, seed=1))
     assert not same_weights(other, uninterrupted[0])
 
 
-def test_drawing_at_random_in_the_callback_does_not_touch_the_run(data, uninterrupted):
+def test_drawing_at_random_in_the_callback_does_not_touch_the_run(small_run, uninterrupted):
     seen = []
 
     def draw(step: int, generator: nn.Module) -> None:
@@ -138,12 +71,12 @@ def test_drawing_at_random_in_the_callback_does_not_touch_the_run(data, uninterr
         seen.append(step)
 
     generator = new_generator()
-    data.train(generator, replace(SHORT, draw_every=5), draw=draw)
+    small_run.train(generator, replace(SHORT, draw_every=5), draw=draw)
     assert seen == [0, 5, 10, 12]
     assert same_weights(generator, uninterrupted[0])
 
 
-def test_evaluation_comes_every_n_steps_and_at_the_end_before_the_checkpoint(data, tmp_path):
+def test_evaluation_comes_every_n_steps_and_at_the_end_before_the_checkpoint(small_run, tmp_path):
     config, file = replace(SHORT, evaluate_every=4), tmp_path / STATE_FILE
     seen = []
 
@@ -151,18 +84,18 @@ def test_evaluation_comes_every_n_steps_and_at_the_end_before_the_checkpoint(dat
         saved = torch.load(file, weights_only=True)["step"] if file.exists() else 0
         seen.append((step, saved, generator.training))
 
-    data.train(ResidualDecoder(WIDTH, image_size=16), config, run_folder=tmp_path,
+    small_run.train(ResidualDecoder(WIDTH, image_size=16), config, run_folder=tmp_path,
                evaluate=evaluate)  # fmt: skip
     assert seen == [(4, 0, False), (8, 4, False), (12, 8, False)]
-    data.train(ResidualDecoder(WIDTH, image_size=16), replace(config, evaluate_every=1),
+    small_run.train(ResidualDecoder(WIDTH, image_size=16), replace(config, evaluate_every=1),
                run_folder=tmp_path, resume=True, evaluate=evaluate)  # fmt: skip
     assert len(seen) == 3  # the run was finished, and nothing is measured twice
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_learning_rate_rises_then_follows_its_schedule(data, schedule):
+def test_learning_rate_rises_then_follows_its_schedule(small_run, schedule):
     config = replace(SHORT, schedule=schedule, warmup_steps=3)
-    rates = np.array(data.train(new_generator(), config).learning_rates) / 3e-3
+    rates = np.array(small_run.train(new_generator(), config).learning_rates) / 3e-3
     assert rates[:3] == pytest.approx([1 / 4, 2 / 4, 3 / 4])
     if schedule == "constant":
         assert rates[3:] == pytest.approx(np.ones(9))
@@ -182,9 +115,9 @@ def test_averaged_weights_follow_the_recursion_with_warm_up():
     assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_networks_end_with_their_averaged_weights(data, tmp_path):
+def test_the_networks_end_with_their_averaged_weights(small_run, tmp_path):
     generator = new_generator()
-    data.train(generator, run_folder=tmp_path)
+    small_run.train(generator, run_folder=tmp_path)
     state = torch.load(tmp_path / STATE_FILE, weights_only=True)
     averaged = state["averages"]["generator"]
     for name, value in generator.state_dict().items():
@@ -192,26 +125,26 @@ def test_the_networks_end_with_their_averaged_weights(data, tmp_path):
     raw = state["networks"]["generator"]
     assert not all(torch.equal(raw[name], v) for name, v in generator.state_dict().items())
     without = new_generator()
-    data.train(without, replace(SHORT, average_decay=0.0))
+    small_run.train(without, replace(SHORT, average_decay=0.0))
     assert all(torch.equal(raw[name], value) for name, value in without.state_dict().items())
 
 
-def test_validation_loss_does_not_depend_on_the_batch_size(data):
+def test_validation_loss_does_not_depend_on_the_batch_size(small_run):
     values = []
     for batch_size in (1, 7, 20):
         config = replace(SHORT, batch_size=batch_size)
         objective = MeanSquaredError(new_generator(), config)
         place = find_place("cpu", "float32")
-        run = training.begin(objective, config, data.splits["train"], place)
+        run = training.begin(objective, config, small_run.splits["train"], place)
         values.append(
             training.validation_loss(
-                objective, run, config, place, data.splits["val"], data.text["val"]
+                objective, run, config, place, small_run.splits["val"], small_run.text["val"]
             )
         )
     assert values == pytest.approx([values[0]] * 3, rel=1e-5)
 
 
-def test_validation_loss_of_a_gray_generator_is_the_mean_square_of_the_pixels(data):
+def test_validation_loss_of_a_gray_generator_is_the_mean_square_of_the_pixels(small_run):
     class Gray(nn.Module):
         text_dim, noise_dim, image_size = WIDTH, 0, 16
 
@@ -225,9 +158,9 @@ def test_validation_loss_of_a_gray_generator_is_the_mean_square_of_the_pixels(da
     config = replace(SHORT, validation_images=1000)  # more than there are: all of them
     place = find_place("cpu", "float32")
     objective = MeanSquaredError(Gray(), config)
-    run = training.begin(objective, config, data.splits["train"], place)
-    val = data.splits["val"]
-    loss = training.validation_loss(objective, run, config, place, val, data.text["val"])
+    run = training.begin(objective, config, small_run.splits["train"], place)
+    val = small_run.splits["val"]
+    loss = training.validation_loss(objective, run, config, place, val, small_run.text["val"])
     assert loss == pytest.approx(to_float(torch.tensor(val.images)).square().mean().item())
 
 
@@ -241,11 +174,11 @@ def test_long_gradients_are_shortened_to_the_given_norm():
     assert moved.norm().item() == pytest.approx(0.25, rel=1e-4)
 
 
-def test_a_batch_in_parts_trains_what_it_trains_as_a_whole(data):
+def test_a_batch_in_parts_trains_what_it_trains_as_a_whole(small_run):
     runs = {}
     for parts in (1, 4):
         generator = new_generator()
-        history = data.train(generator, replace(SHORT, batch_size=8, accumulate=parts))
+        history = small_run.train(generator, replace(SHORT, batch_size=8, accumulate=parts))
         runs[parts] = generator, history
     for a, b in zip(runs[1][0].parameters(), runs[4][0].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
@@ -253,14 +186,14 @@ def test_a_batch_in_parts_trains_what_it_trains_as_a_whole(data):
     assert runs[1][1].steps == runs[4][1].steps
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(data):
+def test_a_batch_that_cannot_be_divided_is_refused(small_run):
     with pytest.raises(ValueError, match="a batch of 8 cannot be shared by 1 processes .* 3 parts"):
-        data.train(new_generator(), replace(SHORT, batch_size=8, accumulate=3))
+        small_run.train(new_generator(), replace(SHORT, batch_size=8, accumulate=3))
 
 
-def test_every_step_is_logged_once_and_the_time_for_data_is_known(data):
+def test_every_step_is_logged_once_and_the_time_for_data_is_known(small_run):
     logged = []
-    history = data.train(
+    history = small_run.train(
         new_generator(), replace(SHORT, validate_every=4), log=lambda *found: logged.append(found)
     )
     steps = [step for step, values in logged if "mse" in values]
@@ -273,44 +206,44 @@ def test_every_step_is_logged_once_and_the_time_for_data_is_known(data):
     assert 0 < history.waiting < history.seconds
 
 
-def test_a_checkpoint_is_written_whenever_some_minutes_have_passed(data, tmp_path, monkeypatch):
+def test_a_checkpoint_is_written_after_some_minutes(small_run, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
         training.checkpoints, "save_run", lambda file, run, *_: saved.append(run.step)
     )
     config = replace(SHORT, steps=40, checkpoint_every=0, validate_every=0)
-    data.train(new_generator(), config, run_folder=tmp_path / "one")
+    small_run.train(new_generator(), config, run_folder=tmp_path / "one")
     assert saved == [40]
     saved.clear()
     config = replace(config, checkpoint_minutes=1e-9)
-    data.train(new_generator(), config, run_folder=tmp_path / "two")
+    small_run.train(new_generator(), config, run_folder=tmp_path / "two")
     assert saved == [10, 20, 30, 40]  # each time that the losses are looked at
 
 
-def test_a_compiled_run_trains_what_a_plain_one_does(data, monkeypatch):
+def test_a_compiled_run_trains_what_a_plain_one_does(small_run, monkeypatch):
     # The graphs that torch.compile cuts, run as they are: its C++ takes minutes.
     compile_module = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda net: compile_module(net, backend="eager"))
     plain, compiled = new_generator(), new_generator()
     config = replace(SHORT, steps=3)
-    data.train(plain, config)
-    data.train(compiled, replace(config, compile=True))
+    small_run.train(plain, config)
+    small_run.train(compiled, replace(config, compile=True))
     for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_a_validation_loss_that_is_not_a_number_ends_the_run(data, tmp_path):
+def test_a_validation_loss_that_is_not_a_number_ends_the_run(small_run, tmp_path):
     class Failing(MeanSquaredError):  # noqa: N818 (an objective, not an exception)
         def validate(self, batch, networks):
             return super().validate(batch, networks) * float("inf")
 
     objective = Failing(new_generator(), SHORT)
     with pytest.raises(FloatingPointError, match="validation loss became inf at step 5"):
-        data.train(objective.modules["generator"], objective=objective, run_folder=tmp_path)
+        small_run.train(objective.modules["generator"], objective=objective, run_folder=tmp_path)
     assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(data, tmp_path):
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(small_run, tmp_path):
     class Failing(MeanSquaredError):  # noqa: N818 (an objective, not an exception)
         def step(self, batch, update):
             losses = super().step(batch, update)
@@ -318,7 +251,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(data
 
     objective = Failing(new_generator(), SHORT)
     with pytest.raises(FloatingPointError, match="mse became nan at step 7"):
-        data.train(objective.modules["generator"], objective=objective, run_folder=tmp_path)
+        small_run.train(objective.modules["generator"], objective=objective, run_folder=tmp_path)
     assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
 
 
@@ -361,219 +294,24 @@ class TinyGAN:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_gan_trains_and_resumes_through_the_same_loop(data, tmp_path, precision):
+def test_a_gan_trains_and_resumes_through_the_same_loop(small_run, tmp_path, precision):
     config = replace(SHORT, precision=precision)
     whole, parts = TinyGAN(), TinyGAN()
-    history = data.train(None, config, objective=whole)
+    history = small_run.train(None, config, objective=whole)
     assert set(history.losses) == {"generator", "discriminator"}
     with pytest.raises(KeyboardInterrupt):
-        data.train(None, config, objective=parts, run_folder=tmp_path, draw=interrupt_at(0))
+        small_run.train(None, config, objective=parts, run_folder=tmp_path, draw=interrupt_at(0))
     resumed = TinyGAN()
-    data.train(None, config, objective=resumed, run_folder=tmp_path, resume=True)
+    small_run.train(None, config, objective=resumed, run_folder=tmp_path, resume=True)
     for name in whole.modules:
         assert same_weights(whole.modules[name], resumed.modules[name])
 
 
-def test_under_autocast_the_second_update_sees_the_weights_of_the_first(data):
+def test_under_autocast_the_second_update_sees_the_weights_of_the_first(small_run):
     objective = TinyGAN()
-    data.train(None, replace(SHORT, precision="bf16", clip_norm=0.0), objective=objective)
+    small_run.train(None, replace(SHORT, precision="bf16", clip_norm=0.0), objective=objective)
     # From step 2 on the rates are above 0 and the discriminator has moved between the two looks.
     assert all(not torch.equal(before, after) for before, after in objective.judged_twice[1:])
-
-
-# Stopped and resumed
-
-
-def interrupt_at(step: int, number: int = signal.SIGINT):
-    """A drawing callback that presses Ctrl-C."""
-
-    def draw(now: int, _: nn.Module) -> None:
-        if now == step:
-            signal.raise_signal(number)
-
-    return draw
-
-
-@pytest.mark.parametrize(
-    ("step", "number"),
-    [(0, signal.SIGINT), (10, signal.SIGTERM)]
-    + [(5, getattr(signal, name)) for name in STOPS if hasattr(signal, name)],
-)
-def test_a_stopped_run_finishes_its_step_and_resumes_to_the_same_weights(
-    data, uninterrupted, tmp_path, step, number
-):
-    config = replace(SHORT, draw_every=5)
-    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-    handlers = [signal.getsignal(n) for n in numbers]
-    with pytest.raises(KeyboardInterrupt, match=f"step {step + 1}, saved in .*{STATE_FILE}"):
-        draw = interrupt_at(step, number)
-        data.train(new_generator(), config, run_folder=tmp_path, draw=draw)
-    assert [signal.getsignal(n) for n in numbers] == handlers
-    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == step + 1
-    generator = new_generator()
-    history = data.train(generator, config, run_folder=tmp_path, resume=True)
-    assert same_weights(generator, uninterrupted[0])
-    expected = uninterrupted[1]
-    assert (history.steps, history.losses) == (expected.steps, expected.losses)
-    assert history.validation_losses == expected.validation_losses
-    assert history.learning_rates == expected.learning_rates
-
-
-def test_resume_continues_the_global_generators_too(data, tmp_path):
-    class Jittered(MeanSquaredError):  # noqa: N818 (an objective, not an exception)
-        """Draws from each global generator, as augmentation does."""
-
-        def step(self, batch, update):
-            shift = torch.rand(()) + np.random.rand() + random.random()
-            images = self.modules["generator"](batch.text, batch.noise)
-            loss = (images - batch.images + 0.1 * shift).square().mean()
-            update("generator", loss)
-            return {"mse": loss.detach()}
-
-    def run(**options) -> nn.Module:
-        objective = Jittered(new_generator(), SHORT)
-        data.train(None, objective=objective, **options)
-        return objective.modules["generator"]
-
-    whole = run()
-    with pytest.raises(KeyboardInterrupt):
-        run(run_folder=tmp_path, draw=interrupt_at(0))
-    assert same_weights(run(run_folder=tmp_path, resume=True), whole)
-
-
-def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
-    small_scenes, cache, data, tmp_path
-):
-    config = replace(SHORT, steps=120, checkpoint_every=10)
-    whole = new_generator()
-    data.train(whole, config)
-    file = tmp_path / STATE_FILE
-    command = [sys.executable, __file__, str(small_scenes), str(cache), str(tmp_path)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    while not file.exists():
-        assert process.poll() is None, "it saved nothing"
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.5))
-    process.kill()
-    process.wait()
-    assert 0 < torch.load(file, weights_only=True)["step"] <= 120
-    resumed = new_generator()
-    data.train(resumed, config, run_folder=tmp_path, resume=True)
-    assert same_weights(resumed, whole)
-
-
-def test_ctrl_c_while_a_checkpoint_is_written_keeps_the_one_before(data, tmp_path, monkeypatch):
-    save, calls = torch.save, []
-
-    def interrupted_save(state, path) -> None:
-        calls.append(path)
-        save(state, path)
-        if len(calls) == 2:  # twice: the second Ctrl-C does not wait for the end of the step
-            Path(path).write_bytes(b"half a checkpoint")
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(torch, "save", interrupted_save)
-    with pytest.raises(KeyboardInterrupt, match="the checkpoint before is whole"):
-        data.train(new_generator(), run_folder=tmp_path)
-    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
-    assert [file.name for file in tmp_path.iterdir()] == [STATE_FILE]
-
-
-def test_a_full_disk_is_reported_and_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
-    save = torch.save
-
-    def full(state, path) -> None:
-        if state["step"] > 4:
-            raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
-        save(state, path)
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="free some space"):
-        data.train(new_generator(), run_folder=tmp_path)
-    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 4
-
-
-def test_a_finished_run_is_resumed_to_the_same_weights_without_a_step(
-    data, uninterrupted, tmp_path
-):
-    history = data.train(new_generator(), run_folder=tmp_path)
-    generator = new_generator()
-    assert data.train(generator, run_folder=tmp_path, resume=True).losses == history.losses
-    assert same_weights(generator, uninterrupted[0])
-
-
-def test_a_run_of_constant_rate_can_be_made_longer(data, tmp_path):
-    config = replace(SHORT, schedule="constant")
-    whole, longer = new_generator(), new_generator()
-    data.train(whole, config)
-    data.train(new_generator(), replace(config, steps=6), run_folder=tmp_path)
-    data.train(longer, config, run_folder=tmp_path, resume=True)
-    assert same_weights(whole, longer)
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    data.train(new_generator(), run_folder=folder)
-    return folder
-
-
-def test_a_run_is_not_overwritten_without_being_asked(data, finished):
-    with pytest.raises(FileExistsError, match="resume it, or remove it"):
-        data.train(new_generator(), run_folder=finished)
-
-
-def test_resume_without_a_checkpoint_begins(data, uninterrupted, tmp_path):
-    generator = new_generator()
-    data.train(generator, run_folder=tmp_path / "new", resume=True)
-    assert same_weights(generator, uninterrupted[0])
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        ({"learning_rate": 1e-3}, {}, "learning_rate was 0.003 and is 0.001"),
-        ({"steps": 13}, {}, "steps was 12 and is 13"),
-        ({"seed": 5}, {}, "seed was 0 and is 5"),
-        ({}, {"encoder": "another"}, "encoder was 'made up' and is 'another'"),
-    ],
-)
-def test_resume_with_other_numbers_is_refused_by_name(data, finished, change, options, message):
-    with pytest.raises(ValueError, match=message):
-        config = replace(SHORT, **change)
-        data.train(new_generator(), config, run_folder=finished, resume=True, **options)
-
-
-def test_resume_with_another_network_is_refused(data, finished):
-    with pytest.raises(ValueError, match="noise_dim"):
-        data.train(new_generator(noise_dim=5), run_folder=finished, resume=True)
-
-
-def test_resume_with_other_data_is_refused(data, finished, small_scenes, cache):
-    other = DataPair(small_scenes, cache)
-    other.splits = {"train": data.splits["val"], "val": data.splits["val"]}
-    other.text = {"train": data.text["val"], "val": data.text["val"]}
-    with pytest.raises(ValueError, match="training data was 'train-16px"):
-        other.train(new_generator(), run_folder=finished, resume=True)
-
-
-@pytest.mark.parametrize("content", ["cut", "empty", "text", "other"])
-def test_a_damaged_checkpoint_is_refused(data, finished, tmp_path, content):
-    whole = (finished / STATE_FILE).read_bytes()
-    file = tmp_path / STATE_FILE
-    if content == "other":
-        torch.save({"weights": torch.zeros(3)}, file)
-    else:
-        file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[content])
-    with pytest.raises(ValueError, match="no training state, or it is cut short"):
-        data.train(new_generator(), run_folder=tmp_path, resume=True)
-
-
-def test_a_checkpoint_holds_nothing_that_needs_unpickling(finished):
-    state = torch.load(finished / STATE_FILE, weights_only=True)
-    assert set(state["random"][0]) >= {"python", "numpy", "torch"}
-    assert state["identity"]["learning_rate"] == 3e-3
 
 
 # What does not fit
@@ -592,33 +330,22 @@ def test_impossible_numbers_are_refused_by_name(numbers):
         TrainingConfig(**numbers)
 
 
-def test_features_of_another_width_or_number_are_refused(data):
-    parts = (data.splits["train"], data.splits["val"])
+def test_features_of_another_width_or_number_are_refused(small_run):
+    parts = (small_run.splits["train"], small_run.splits["val"])
     objective = MeanSquaredError(new_generator(), SHORT)
-    wide = [np.zeros((len(text), 20), np.float32) for text in data.text.values()]
+    wide = [np.zeros((len(text), 20), np.float32) for text in small_run.text.values()]
     with pytest.raises(ValueError, match="width of the text features: 20, but 12 are needed"):
         train(objective, SHORT, *parts, *wide, device="cpu")
     with pytest.raises(ValueError, match="rows of text features .*: 200, but 300 are needed"):
-        train(objective, SHORT, *parts, data.text["val"], data.text["val"], device="cpu")
+        train(objective, SHORT, *parts, small_run.text["val"], small_run.text["val"], device="cpu")
 
 
-def test_an_image_size_that_the_generator_does_not_draw_is_refused(data):
+def test_an_image_size_that_the_generator_does_not_draw_is_refused(small_run):
     generator = ResidualDecoder(text_dim=WIDTH, image_size=32, width=16)
     with pytest.raises(ValueError, match="side of the images: 16, but 32"):
-        data.train(generator)
+        small_run.train(generator)
 
 
-def test_an_unknown_device_is_refused(data):
+def test_an_unknown_device_is_refused(small_run):
     with pytest.raises(ValueError, match="tpu"):
-        data.train(new_generator(), device="tpu")
-
-
-if __name__ == "__main__":  # the run that is killed
-    torch.set_num_threads(1)
-    scenes_folder, cache_folder, run_folder = map(Path, sys.argv[1:])
-    DataPair(scenes_folder, cache_folder).train(
-        new_generator(),
-        replace(SHORT, steps=120, checkpoint_every=10),
-        run_folder=run_folder,
-        resume=True,
-    )
+        small_run.train(new_generator(), device="tpu")
