@@ -20,16 +20,18 @@ import torch
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 from torch import Tensor
 
 DOTS = 100  # per inch
 GAP = 4  # pixels between two pictures
-FONT = 7  # points; `set_font` takes another size
-LINE = 12.4  # pixels for a line of text in that font
-CHARACTER = 5.4  # pixels, the mean width of a letter in that font
+FONT = 9  # points, which can be read in print; `set_font` takes another size
+LINE = 17.2  # pixels for a line of text in that font
+CHARACTER = 6.9  # pixels, the mean width of a letter in that font
 HAIR = 1e-6  # pixels: without it 58 / 100 * 100 is 57 pixels high, and a picture of 16 pixels 17
 
 # Okabe and Ito, "Color universal design" (2008): colours that colour-blind readers tell apart.
@@ -65,8 +67,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
 def store_small_pictures(colors: int = 256) -> None:
     """Let a notebook store its figures as PNG of a few colours, a third of the usual size.
 
-    A notebook of many pictures is otherwise a file of megabytes. Outside a notebook this does
-    nothing.
+    Outside a notebook this does nothing.
 
     Args:
         colors: kept in each figure, 2 to 256 or ValueError; flat diagrams need few, photos many.
@@ -80,15 +81,25 @@ def store_small_pictures(colors: int = 256) -> None:
     def small_png(figure: Figure) -> bytes:
         whole, small = io.BytesIO(), io.BytesIO()
         figure.savefig(whole, format="png", dpi=figure.dpi)
-        picture = Image.open(whole).convert("RGB")
-        picture = picture.quantize(
-            colors, Image.Quantize.MAXCOVERAGE, kmeans=5, dither=Image.Dither.NONE
-        )
-        picture.save(small, "png", optimize=True)
+        few_colours(Image.open(whole).convert("RGB"), colors).save(small, "png", optimize=True)
         return small.getvalue()
 
     plt.close(plt.figure())  # the first figure loads matplotlib's own writer, replaced here
     shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)
+
+
+def few_colours(picture: Image.Image, colors: int) -> Image.Image:
+    """Take half of a palette by area, which keeps skies smooth, and half by range, for the rest."""
+    halves = {Image.Quantize.MEDIANCUT: colors // 2, Image.Quantize.MAXCOVERAGE: -(-colors // 2)}
+    palette = sum((picture.quantize(count, method, kmeans=5).getpalette()[: 3 * count]
+                   for method, count in halves.items()), [])  # fmt: skip
+    pixels = np.asarray(picture).astype(int) @ (1 << 16, 1 << 8, 1)  # [H, W]
+    found, places = np.unique(pixels, return_inverse=True)  # [K], and where they are
+    rgb, chosen = found[:, None] >> (16, 8, 0) & 255, np.reshape(palette, (-1, 3))  # [K, 3], [P, 3]
+    nearest = (np.square(chosen).sum(axis=1) - 2 * rgb @ chosen.T).argmin(axis=1)  # [K]
+    small = Image.fromarray(nearest[places].reshape(pixels.shape).astype(np.uint8), "P")
+    small.putpalette(palette)
+    return small
 
 
 def show(alternative_text: str) -> None:
@@ -98,9 +109,9 @@ def show(alternative_text: str) -> None:
 
 
 def set_font(points: float) -> None:
-    """Write all that follows in another size; from 9 points on it can be read in print."""
+    """Write all that follows in another size."""
     global FONT, LINE, CHARACTER
-    FONT, LINE, CHARACTER = points, 13.4 / 7 * points, 5.4 / 7 * points
+    FONT, LINE, CHARACTER = points, 17.2 / 9 * points, 6.9 / 9 * points
 
 
 def image_grid(
@@ -141,11 +152,10 @@ def image_grid(
         max((round((text.count("\n") + 1) * LINE) + 6 for text in part), default=0)
         for part in (wrapped[row * columns : (row + 1) * columns] for row in range(rows))
     ]
-    left = max((round(len(title) * CHARACTER) + 10 for title in row_titles), default=0)
+    left = _widest(row_titles) + 10 if row_titles else 0
     full_width = left + columns * (cell_width + GAP)
-    full_height = rows * (cell_height + GAP) + sum(above)
 
-    figure = _figure(full_width, full_height)
+    figure = _figure(full_width, rows * (cell_height + GAP) + sum(above))
     for index, picture in enumerate(pixels):
         row, column = divmod(index, columns)
         x = left + column * (cell_width + GAP)
@@ -302,7 +312,7 @@ def interval_panels(
         for row, (value, low, high) in values.items():
             if not low <= value <= high or value < 0:
                 raise ValueError(f"{name}, {row}: {value} with the interval {low} to {high}")
-    left, bottom = round(max(map(len, rows)) * CHARACTER) + 14, round(2.2 * LINE) + 13
+    left, bottom = _widest(rows) + 14, round(2.2 * LINE) + 13
     top, gap = 8, 24
     width, height = unit[0], unit[1] * len(rows)
     figure = _figure(left + len(panels) * (width + gap), top + height + bottom)
@@ -355,8 +365,7 @@ def heat_map(
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} {name} labels for {count} {name}s")
     low, high = limits or (float(values.min()), float(values.max()))
-    longest = [max(map(len, labels or [""])) for labels in (row_labels, column_labels)]
-    left, bottom = (round(length * CHARACTER) + 14 for length in longest)
+    left, bottom = (_widest(labels or [""]) + 14 for labels in (row_labels, column_labels))
     top = 22 if title else 6
     width, height = columns * cell, rows * cell
 
@@ -412,7 +421,7 @@ def diagram(
     axes = _place(figure, 0, 0, width, height + 20)
     axes.set(xlim=(0, width), ylim=(height + 20, 0))
     axes.set_axis_off()
-    patches = {}
+    patches, style = {}, {"ha": "center", "va": "center", "parse_math": False}
     for name, (column, row, text, kind) in boxes.items():
         x, y = (column + 0.5) * unit[0], (row + 0.5) * unit[1]
         patches[name] = FancyBboxPatch(
@@ -420,8 +429,7 @@ def diagram(
             boxstyle="round,pad=0,rounding_size=5", **_box_style(kind),
         )  # fmt: skip
         axes.add_patch(patches[name])
-        wrapped = "\n".join(_wrap(part, box_width - 8) for part in text.split("\n"))
-        axes.text(x, y, wrapped, fontsize=FONT, ha="center", va="center", parse_math=False)
+        axes.text(x, y, _wrap(text, box_width - 8), fontsize=FONT, **style)
     for source, target, *text in arrows:
         start, end = (
             [(boxes[name][k] + 0.5) * unit[k] for k in (0, 1)] for name in (source, target)
@@ -432,8 +440,7 @@ def diagram(
         ))  # fmt: skip
         if text:
             x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - LINE * 0.7
-            style = {"fontsize": FONT - 1, "ha": "center", "va": "center", "parse_math": False}
-            axes.text(x, y, _ascii(text[0]), **style)
+            axes.text(x, y, _ascii(text[0]), fontsize=FONT - 1, **style)
     used = {kind for *_, kind in boxes.values()}
     legend = [plt.Rectangle((0, 0), 1, 1, label=kind, **_box_style(kind))
               for kind in BOX_COLOURS if kind in used]  # fmt: skip
@@ -471,13 +478,20 @@ def _fractions(
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
     """Write at a place in fractions of the axes, without TeX: captions may hold dollar signs."""
-    style = {"transform": axes.transAxes, "fontsize": FONT, "parse_math": False}
-    axes.text(x, y, _ascii(text), ha=ha, va=va, **style)
+    style = {"transform": axes.transAxes, "fontsize": FONT, "parse_math": False, "ha": ha, "va": va}
+    axes.text(x, y, _ascii(text), **style)
 
 
 def _wrap(text: str, width: float) -> str:
-    """Break a text into lines that fit into so many screen pixels."""
-    return textwrap.fill(_ascii(text), max(int(width / CHARACTER), 4))
+    """Break each line of a text into lines that fit into so many screen pixels."""
+    letters = max(int(width / CHARACTER), 4)
+    return "\n".join(textwrap.fill(line, letters) for line in _ascii(text).split("\n"))
+
+
+def _widest(texts: Sequence[str]) -> int:
+    """Screen pixels that the widest of some lines of text takes."""
+    font, measure = FontProperties(size=FONT), RendererAgg(1, 1, DOTS).get_text_width_height_descent
+    return math.ceil(max(measure(_ascii(text), font, False)[0] for text in texts))
 
 
 def _ascii(text: str) -> str:

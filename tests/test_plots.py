@@ -64,11 +64,12 @@ def test_numbers_that_are_not_finite_are_refused():
 
 def test_larger_font_makes_room_for_its_text():
     small = plots.image_grid(random_images(1), ["a long title of a picture"], scale=4)
-    plots.set_font(9)
+    plots.set_font(12)
     large = plots.image_grid(random_images(1), ["a long title of a picture"], scale=4)
-    plots.set_font(7)
+    plots.set_font(9)
     assert large.get_size_inches()[1] > small.get_size_inches()[1]
-    assert large.axes[0].texts[0].get_fontsize() == 9
+    assert large.axes[0].texts[0].get_fontsize() == 12
+    assert small.axes[0].texts[0].get_fontsize() == 9
 
 
 def test_grid_at_scale_one_shows_every_image_pixel_for_pixel():
@@ -282,6 +283,23 @@ def test_figures_of_a_notebook_are_stored_with_few_colours(monkeypatch):
     plt.close(figure)
     with pytest.raises(ValueError, match="2 to 256 colours, not 1000"):
         plots.store_small_pictures(1000)
+
+
+def test_palette_keeps_a_sky_smooth_and_a_small_thing_in_its_colour():
+    picture = np.zeros((256, 64, 3), np.uint8)
+    picture[..., 0] = 100  # a sky, from blue to rose
+    picture[..., 2] = np.arange(256)[:, None]
+    picture[:, :, 1] = 255 - np.arange(256)[:, None] // 2
+    picture[3:6, 3:6] = 240, 230, 20  # and a small yellow thing in it
+    small = np.asarray(plots.few_colours(Image.fromarray(picture), 64).convert("RGB")).astype(int)
+    assert np.abs(small - picture).mean() < 2
+    assert np.abs(small[4, 4] - picture[4, 4]).max() < 20
+
+
+def test_row_titles_of_wide_letters_are_not_cut():
+    figure = plots.image_grid(random_images(1), row_titles=["MAXIMUM WWWW"], scale=4)
+    (title,) = figure.axes[0].texts
+    assert title.get_window_extent().x0 >= 0
 
 
 def test_outside_a_notebook_nothing_is_changed():
