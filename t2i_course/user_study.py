@@ -45,6 +45,7 @@ RULES = (
     "You will see pictures with their captions. Each answer is saved at once and cannot be "
     "changed. You may stop at any time and go on later under the same name."
 )
+NO_NAME = "Please enter a name. A pseudonym will do."
 ASKED = {
     "quality": "How good is the picture, whatever it shows?",
     "fit": "Does it show what the caption says?",
@@ -364,8 +365,10 @@ class RatingForm(widgets.VBox):
         """Find where this rater stopped, and go on there."""
         self.rater = " ".join(name.split()).casefold()
         if not self.rater:
-            self._notify("Please enter a name. A pseudonym will do.")
+            self._notify(NO_NAME)
             return
+        if self.notice.value == NO_NAME:
+            self._notify("")
         try:
             answered = {answer.trial for answer in self._answers() if answer.rater == self.rater}
         except (OSError, ValueError) as error:

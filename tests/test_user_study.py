@@ -446,6 +446,10 @@ def test_an_empty_name_is_asked_again(study, tmp_path):
     form = RatingForm(study, tmp_path / "answers.jsonl")
     press(form, "Begin")
     assert any("enter a name" in text for text in texts(form))
+    next(w for w in inside(form) if isinstance(w, widgets.Text)).value = "ada"
+    press(form, "Begin")
+    assert progress(form) == "1 of 6"
+    assert not any("enter a name" in text for text in texts(form))
 
 
 def test_unreadable_and_foreign_files_are_refused_before_the_first_picture(study, pairs, tmp_path):
