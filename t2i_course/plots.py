@@ -24,6 +24,7 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 
@@ -153,9 +154,8 @@ def image_grid(
         for part in (wrapped[row * columns : (row + 1) * columns] for row in range(rows))
     ]
     left = _widest(row_titles) + 10 if row_titles else 0
-    full_width = left + columns * (cell_width + GAP)
 
-    figure = _figure(full_width, rows * (cell_height + GAP) + sum(above))
+    figure = _figure(left + columns * (cell_width + GAP), rows * (cell_height + GAP) + sum(above))
     for index, picture in enumerate(pixels):
         row, column = divmod(index, columns)
         x = left + column * (cell_width + GAP)
@@ -265,7 +265,8 @@ def loss_curves(
         dashes = DASHES[index % len(DASHES)]
         axes.plot(steps, values, dashes, color=colour, linewidth=1.4, label=_ascii(name))
     if logarithmic:
-        axes.set_yscale("log")
+        axes.set_yscale("log", subs=[])
+        axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
     axes.set_xlabel(_ascii(across), fontsize=FONT + 1)
     axes.set_ylabel(_ascii(label), fontsize=FONT + 1)
     axes.tick_params(labelsize=FONT, which="both")

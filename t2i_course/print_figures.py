@@ -148,7 +148,7 @@ def sample_grid(pictures: FreshPictures, width: float = TEXT_WIDTH) -> Figure:
     titles = [textwrap.fill(text, letters) for text in pictures.captions[:count]]
     top = (1 + max(title.count("\n") + 1 for title in titles)) * POINTS * 1.15 / 72
     lines = {"real": pictures.real, **{name: images[0] for name, images in pictures.drawn.items()}}
-    height = top + len(lines) * (side + 0.04)
+    height = top + len(lines) * (side + 0.04) + 0.02  # room for the lowest frame
     with matplotlib.rc_context(PRINT):
         figure = plt.figure(figsize=(width, height))
         for row, (name, images) in enumerate(lines.items()):

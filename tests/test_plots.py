@@ -176,6 +176,17 @@ def test_numbers_with_many_digits_do_not_push_the_label_out(pictures):
     assert lefts[0] == pytest.approx(56, abs=0.01) and lefts[1] > 60
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"), [((0.013, 0.4), "0.02 0.05 0.1 0.2"), ((1, 130), "1 2 5 10 20 50 100")]
+)
+def test_a_logarithmic_axis_has_plain_numbers(values, expected):
+    axes = plots.loss_curves({"a": ([1, 2], values)}, logarithmic=True).axes[0]
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert " ".join(tick.label1.get_text() for tick in ticks) == expected
+    assert not [place for place in axes.yaxis.get_minorticklocs() if low <= place <= high]
+
+
 def test_curves_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="no curve"):
         plots.loss_curves({})
