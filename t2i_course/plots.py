@@ -484,9 +484,11 @@ def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
 
 
 def _wrap(text: str, width: float) -> str:
-    """Break each line of a text into lines that fit into so many screen pixels."""
-    letters = max(int(width / CHARACTER), 4)
-    return "\n".join(textwrap.fill(line, letters) for line in _ascii(text).split("\n"))
+    """Break each line into lines of so many screen pixels; a word a little longer stays whole."""
+    letters, text = max(int(width / CHARACTER), 4), _ascii(text)
+    cut = max(map(len, text.split()), default=0) > 1.25 * letters
+    return "\n".join(textwrap.fill(line, letters, break_long_words=cut)
+                     for line in text.split("\n"))  # fmt: skip
 
 
 def _widest(texts: Sequence[str]) -> int:

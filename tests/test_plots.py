@@ -104,6 +104,13 @@ def test_captions_are_wrapped_above_their_columns():
     assert "\n" in written[0] and len(figure.axes) == 4
 
 
+def test_a_word_is_broken_only_where_it_would_lie_on_the_next_title():
+    figure = plots.image_grid(torch.zeros(1, 3, 60, 60), ["a background"])  # 8 letters
+    assert texts(figure) == ["a\nbackground"]
+    figure = plots.image_grid(torch.zeros(1, 3, 32, 32), ["a background"])  # 5
+    assert "background" not in texts(figure)[0]
+
+
 @pytest.mark.parametrize("columns", [4, 2])
 def test_no_text_leaves_the_figure_or_lies_on_a_picture(columns):
     images = torch.zeros(4, 3, 64, 64)
