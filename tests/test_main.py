@@ -123,6 +123,8 @@ def test_debugging_shows_the_traceback(home, monkeypatch):
 
 def test_encoder_refuses_to_overwrite_one(home, capsys):
     assert "is there already" in error_line(capsys, ["encoder", "--device", "cpu"])
+    named = ["encoder", "--output", "caption-bert", "--captions", "missing.json"]
+    assert "encoders/caption-bert is there already" in error_line(capsys, named).replace("\\", "/")
 
 
 def test_encoder_passes_its_options_on(home, capsys):

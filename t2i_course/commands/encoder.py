@@ -15,7 +15,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a COCO captions file to learn from as well; may be repeated")  # fmt: skip
     add("--data", metavar="FOLDER", help="learn the training captions of this folder in COCO's "
         "layout, in any language, in place of those of scenes")  # fmt: skip
-    add("--output", metavar="FOLDER", help="default: data/encoders/caption-bert")
+    add("--output", metavar="NAME|PATH", help="a name in data/encoders, or a path; default: "
+        "caption-bert")  # fmt: skip
     add("--mlm-steps", type=int, help="steps on masked words")
     add("--contrastive-steps", type=int, help="steps on pairs of captions")
     add("--reading-steps", type=int, help="steps in which linear layers read the facts")

@@ -392,9 +392,9 @@ def pretrain(
 
     Args:
         captions_files: COCO caption files whose language the encoder should know as well.
-        output: folder of the encoder; by default `encoders/caption-bert` in the data folder.
-            Beside it, `<output>-masked-words` and `<output>-contrastive` keep the encoder as it
-            was after the first and the second stage.
+        output: the encoder's folder, a path, or a name in `encoders` of the data folder, by
+            default caption-bert. Beside it, `<output>-masked-words` and `<output>-contrastive` keep
+            the encoder as it was after the first and the second stage.
         mlm_steps: steps on masked words alone.
         contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
         reading_steps: steps on pairs of captions, their facts read by linear layers.
@@ -413,9 +413,9 @@ def pretrain(
         FileExistsError: the output folder is there already.
         FileNotFoundError, ValueError: as `coco_folder.find_split` and `read_captions`.
     """
-    finished = (
-        runtime.data_folder() / "encoders" / DEFAULT_ENCODER if output is None else Path(output)
-    )
+    finished = Path(output or DEFAULT_ENCODER).expanduser()
+    if len(finished.parts) == 1:  # where `encoder_folder` finds it by its name, from any folder
+        finished = runtime.data_folder() / "encoders" / finished
     masked_words, contrastive = (finished.with_name(finished.name + e) for e in STAGE_ENDINGS)
     for path in (finished, masked_words, contrastive):
         if path.exists():
