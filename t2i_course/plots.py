@@ -90,10 +90,11 @@ def store_small_pictures(colors: int = 256) -> None:
 
 
 def few_colours(picture: Image.Image, colors: int) -> Image.Image:
-    """Take half of a palette by area, which keeps skies smooth, and half by range, for the rest."""
-    halves = {Image.Quantize.MEDIANCUT: colors // 2, Image.Quantize.MAXCOVERAGE: -(-colors // 2)}
+    """Take a palette by range; half of one of 64 colours or more by area, which smooths skies."""
+    smooth = colors // 2 if colors >= 64 else 0
+    parts = ((Image.Quantize.MEDIANCUT, smooth), (Image.Quantize.MAXCOVERAGE, colors - smooth))
     palette = sum((picture.quantize(count, method, kmeans=5).getpalette()[: 3 * count]
-                   for method, count in halves.items()), [])  # fmt: skip
+                   for method, count in parts if count), [])  # fmt: skip
     pixels = np.asarray(picture).astype(int) @ (1 << 16, 1 << 8, 1)  # [H, W]
     found, places = np.unique(pixels, return_inverse=True)  # [K], and where they are
     rgb, chosen = found[:, None] >> (16, 8, 0) & 255, np.reshape(palette, (-1, 3))  # [K, 3], [P, 3]
