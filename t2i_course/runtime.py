@@ -164,6 +164,28 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let one process at a time make a file, while the others wait; its folder is made if missing.
+
+    Raises:
+        PermissionError: this user may not write there; with the remedy.
+    """
+    import filelock  # `doctor` runs without it
+
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock")
+        lock.acquire()
+    except PermissionError as error:
+        raise _forbidden(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _forbidden(folder: Path, error: PermissionError) -> PermissionError:
     """What to do where this user may not write, such as in another user's checkout."""
     return PermissionError(

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 import safetensors
 import torch
@@ -449,7 +448,7 @@ def embed_captions(
     different, which, name = _different(captions)
     kind = "" if dtype == "float32" else f"-{dtype}"
     path = _cache_file(cache, f"{encoder.fingerprint}-{name}{kind}.npy")
-    with filelock.FileLock(f"{path}.lock"):
+    with runtime.locked(path):
         if not path.is_file():
             order = np.argsort(which, kind="stable")  # [N], equal captions side by side
             bounds = np.searchsorted(which[order], np.arange(len(different) + 1))  # [M + 1]
@@ -471,9 +470,8 @@ def _check_frozen(encoder: TextEncoder) -> None:
 
 
 def _cache_file(cache: Path | str | None, name: str) -> Path:
-    """Where features lie, in a folder that is made."""
+    """Where features lie."""
     folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
-    folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 
 
@@ -505,7 +503,7 @@ def embed_words(
         _cache_file(cache, f"{encoder.fingerprint}-{name}-{kind}.npy")
         for kind in ("words", "sentences")
     )
-    with filelock.FileLock(f"{words_file}.lock"):
+    with runtime.locked(words_file):
         if not (words_file.is_file() and sentences_file.is_file()):
             shapes = (int(starts[-1]), encoder.width), (len(different), encoder.width)
             with (

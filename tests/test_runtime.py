@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from t2i_course import runtime
 
@@ -79,6 +80,15 @@ def test_atomic_array_appears_filled_or_not_at_all(tmp_path, monkeypatch):
         with runtime.atomic_array(tmp_path / "c.npy", "u1", (1_000_000,)):
             pass
     assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_lock_keeps_others_out_and_makes_the_folder(tmp_path):
+    path = tmp_path / "cache" / "a.npy"
+    other = FileLock(f"{path}.lock", timeout=0)
+    with runtime.locked(path), pytest.raises(Timeout):
+        other.acquire()
+    with other:
+        assert not path.exists()
 
 
 def test_writer_killed_in_the_middle_leaves_no_target(tmp_path):
@@ -233,6 +243,20 @@ def test_import_of_the_package_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's threads are Linux's")
+def test_idle_threads_sleep_soon_where_the_package_is_imported_before_torch():
+    """GNU's library tells what it has read; in a process of its own, as a kernel is."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    variables = {name: value for name, value in os.environ.items() if name not in names}
+    code = [sys.executable, "-c", "import t2i_course, torch"]
+    told = subprocess.run(
+        code, env=variables | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True
+    ).stderr
+    if "GOMP_SPINCOUNT" not in told:
+        pytest.skip("torch brings other threads than GNU's")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in told and "GOMP_SPINCOUNT = '20000'" in told
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 def test_freed_memory_is_used_again():
     """In a process of its own: the page faults of a tensor that is made again and again."""
@@ -254,7 +278,7 @@ def test_freed_memory_is_used_again():
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-@pytest.mark.parametrize("write", [runtime.atomic_file, runtime.atomic_folder])
+@pytest.mark.parametrize("write", [runtime.atomic_file, runtime.atomic_folder, runtime.locked])
 def test_who_may_not_write_is_told_to_take_a_folder_of_their_own(tmp_path, write):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)

@@ -22,7 +22,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -233,9 +232,8 @@ def cached_arrays(
         folder: of the cache; `cache/features` in the data folder by default.
     """
     folder = runtime.data_folder() / "cache" / "features" if folder is None else Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    with FileLock(f"{path}.lock"):
+    with runtime.locked(path):
         arrays = _open_arrays(path, key)
         if arrays is None:
             arrays = {name: np.asarray(array) for name, array in make().items()}

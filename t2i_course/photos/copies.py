@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -56,8 +55,7 @@ def find_copies(samples: Callable[[], Iterator[Sample]], number: int, identity: 
         groups = group_copies(reduce_pictures(samples(), number))
     else:
         file = runtime.data_folder() / "cache" / "copies" / f"{digest}.npy"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
+        with runtime.locked(file):
             if not file.is_file():
                 with runtime.atomic_array(file, np.int64, (number,)) as array:
                     array[:] = group_copies(reduce_pictures(samples(), number))
