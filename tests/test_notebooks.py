@@ -11,7 +11,8 @@ tests ask for:
       | [01 Data](01_data.ipynb) | 2 | 1 | masked mean, features kept on disk |
 
   whose minutes are those of the README's syllabus, `| [NN Title](notebooks/FILE) | ... | 2 | 1 |`.
-- The second code cell reads `settings = runtime.settings()`.
+- The first code cell imports, the package before torch; the second reads
+  `settings = runtime.settings()`.
 - Sections (`## `, perhaps with a number) "Where the article stops working", "Check yourself",
   "Summary" and "References"; works are cited as `[@key]`, a key of references.bib.
 - The last cell links the next notebook.
@@ -102,6 +103,20 @@ def header_table(path):
 def test_notebooks_00_to_07_exist():
     present = {path.stem for path in FOLDER.glob("*.ipynb")}
     assert set(NAMES) <= present
+
+
+@every_notebook
+def test_the_package_comes_before_all_that_starts_threads(path):
+    """It sets how idle threads wait, which torch and scikit-learn read when they are imported."""
+    if path.stem == "06_gan":
+        pytest.skip("torch comes first")
+    imports = [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse(code_cells(path)[0].source).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    tops = [module.partition(".")[0] for module in imports]
+    assert next(top for top in tops if top not in sys.stdlib_module_names) == "t2i_course"
 
 
 @every_notebook
