@@ -1,5 +1,8 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -312,3 +315,22 @@ def test_a_compiled_gan_takes_its_penalty_and_learns_what_a_plain_one_does(part,
     assert len(compiled) == 2
     for name, values in found[False].items():
         assert found[True][name] == pytest.approx(values, rel=1e-2, abs=1e-3)
+
+
+def test_the_cells_of_notebook_06_train_without_this_module():
+    """Copied into an empty notebook, without imports from `t2i_course.gan`, the networks learn."""
+    path = Path(__file__).resolve().parents[1] / "notebooks" / "06_gan.ipynb"
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells
+             if cell.cell_type == "code"]  # fmt: skip
+    (last,) = [k for k, source in enumerate(cells) if "\nlive = train(" in source]
+    space = {"__name__": "copied"}
+    for source in cells[: last + 1]:
+        source = re.sub(r"\bgan, ", "", source).replace("fast=300", "fast=16")
+        if "gan." in source.replace("t2i_course.gan", ""):
+            continue  # the comparison with this module
+        exec(compile(source, "cell", "exec"), space)
+    assert not any(getattr(value, "__module__", "") == "t2i_course.gan" for value in space.values())
+    run = space["live"]
+    assert len(run.curves) == 16 and run.drawn[16].shape == (6, 3, 32, 32)
+    assert all(np.isfinite(list(losses.values())).all() for losses in run.curves)
+    assert not torch.equal(run.drawn[16], run.drawn[1])
