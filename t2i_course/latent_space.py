@@ -34,7 +34,8 @@ from t2i_course.text_encoder import embed_captions
 NAME = "shared-space"
 ENCODER = "caption-bert-2"
 WIDTH = 128
-CAPTIONS_EACH = 2  # captions of a picture that are learnt from
+CAPTIONS_EACH = 5  # captions of a picture that are learnt from
+MET = 2  # of them, those that the picture meets in a step
 MOVED = ("translation",)  # what is done to training pictures: no caption becomes false
 HELD_OUT = 1000  # pictures and captions that retrieval is measured on
 
@@ -186,9 +187,9 @@ def hard_negatives(
 def prepare(setting: Setting) -> Task:
     """A new shared space and its training, for `metrics.networks.train_network`.
 
-    Each picture meets two of its captions in a step, one after the other. Of scenes the facts say
-    which captions are true of which pictures, and each picture brings a caption that contradicts
-    it; of photos only the captions of the same photo are known to be true.
+    Each picture meets two of its five captions in a step, one after the other. Of scenes the facts
+    say which captions are true of which pictures, and each picture brings a caption that
+    contradicts it; of photos only the captions of the same photo are known to be true.
     """
     device, train, drawn = setting.device, setting.train, drawing.are_in(setting.folder)
     network = SharedSpace(setting.encoder.width, train.size)
@@ -211,9 +212,10 @@ def prepare(setting: Setting) -> Task:
         images, own = augment(batch.images, MOVED), batch.image_rows.numpy()
         pictures = network.picture(images.to(device, memory_format=torch.channels_last))
         pictures = functional.normalize(pictures.float(), dim=1)  # [B, E]
-        losses = []
-        for k in range(CAPTIONS_EACH):
-            chosen, true = own * CAPTIONS_EACH + k, own[:, None] == own  # [B], [B, B]
+        order, losses = torch.rand(len(own), CAPTIONS_EACH).argsort(dim=1).numpy(), []
+        for k in range(MET):
+            chosen = own * CAPTIONS_EACH + order[:, k]  # [B]
+            true = own[:, None] == own  # [B, B]
             if is_true is not None:
                 chosen = np.concatenate([chosen, extra + own])  # [2 B]
                 true = is_true(chosen, own)
@@ -224,7 +226,7 @@ def prepare(setting: Setting) -> Task:
         return torch.stack(losses).mean()
 
     return Task(
-        network, loss, lambda: measure(network, setting), 128, learning_rate=2e-3, steps=700,
+        network, loss, lambda: measure(network, setting), 128, learning_rate=2e-3, steps=1800,
         half=True,
     )  # fmt: skip
 

@@ -313,7 +313,7 @@ def prepare(setting: Setting, decoder: str = "transformer") -> Task:
             for of, texts in (("", captions), (" of another picture", others))
         }
 
-    return Task(network, loss, measure, batch_size=64, learning_rate=1.5e-3)
+    return Task(network, loss, measure, batch_size=64, learning_rate=1.5e-3, steps=8000)
 
 
 def surprises(

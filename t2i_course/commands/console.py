@@ -35,11 +35,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add what names a data set."""
+def add_data(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add what names a data set; `more` says what else is to be said of the default."""
     parser.add_argument(
         "--data", metavar="DATA", help="scenes, or a folder in COCO's layout, or of shards; "
-        "default: T2I_DATA, else scenes",
+        f"default: T2I_DATA, else scenes{'; ' * bool(more)}{more}",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from t2i_course import checkpoints, latent_space, multitask
+from t2i_course import checkpoints, data, latent_space, multitask
 from t2i_course.commands.console import (
     add_bad_image,
     add_common,
@@ -23,6 +23,7 @@ PREPARE = {module.NAME: module.prepare for module in MODULES}
 ENCODERS = {  # of those that take the text encoder's features or tokens
     caption_matcher.NAME: None, multitask.NAME: None, latent_space.NAME: latent_space.ENCODER,
 }  # fmt: skip
+CROWDED = 50_000  # scenes that the captioner learns from, most of them with three objects
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +33,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "retrieval; photo-features, for distances of photos, trained without labels; captioner, "
         "which words pictures and teaches a generator word by word; shared-space, one space for "
         "pictures and captions, which may teach one, too")  # fmt: skip
-    add_data(parser)
+    add_data(parser, "captioner draws 50,000 of them, most with three objects")
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher, captioner and "
         "shared-space; default: caption-bert, for shared-space caption-bert-2")  # fmt: skip
-    add("--steps", type=int, help="default: 3000, for shared-space 700")
+    add("--steps", type=int, help="default: 3000, for shared-space 1800, for captioner 8000")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add_bad_image(parser)
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
@@ -47,15 +48,17 @@ def run(args: argparse.Namespace) -> int:
     if args.steps is not None:
         check_steps(args)
     output = checkpoints.check_output(args.output or f"my-{args.network}")
-    data, device = args.settings.data, args.settings.device
-    if args.network == scene_features.NAME and args.data is None:
-        data = "scenes"
+    pictures, device, bars = args.settings.data, args.settings.device, sys.stderr.isatty()
     encoder = None
     if args.network in ENCODERS:
         encoder = TextEncoder(args.encoder or ENCODERS[args.network], device=device)
+    if args.data is None and args.network == scene_features.NAME:
+        pictures = "scenes"
+    elif args.data is None and args.network == multitask.NAME and pictures == "scenes":
+        pictures = str(data.more_scenes(CROWDED, crowded=True, progress=bars))
     file = train_network(
         PREPARE[args.network],
-        data,
+        pictures,
         output,
         args.steps,
         args.size,
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         encoder,
         on_bad_image=args.on_bad_image,
         command=command_line(args),
-        progress=sys.stderr.isatty(),
+        progress=bars,
     )
     say(f"weights: {file}")
     return 0

@@ -264,12 +264,7 @@ def find_pictures(plan: Plan) -> Path:
     options, usual = plan.options, RunOptions()
     if (options.scenes, options.crowded) == (usual.scenes, usual.crowded):
         return data.resolve_data("scenes")
-    # Val is that of the embedded set, picture by picture.
-    kind = "-crowded" if options.crowded else ""
-    folder = runtime.data_folder() / f"scenes-{options.scenes}{kind}"
-    return drawing.make_scenes(
-        folder, train=options.scenes, progress=plan.bars, crowded=options.crowded
-    )
+    return data.more_scenes(options.scenes, options.crowded, plan.bars)
 
 
 def read_data(

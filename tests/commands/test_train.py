@@ -305,6 +305,20 @@ def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scen
     assert "scene-features read pictures of 64 pixels, not 32" in error_line(capsys, small)
 
 
+def test_a_captioner_learns_from_crowded_scenes_by_default(home, small_scenes, monkeypatch):
+    asked = []
+
+    def more_scenes(train, crowded, progress):
+        asked.append((train, crowded))
+        return small_scenes
+
+    monkeypatch.setattr("t2i_course.data.more_scenes", more_scenes)
+    argv = ["metric-network", "captioner", "--steps", "10", "--device", "cpu"]
+    assert main([*argv, "--data", "photos", "--size", "16"]) == 0 and not asked
+    assert main(argv) == 0 and asked == [(50_000, True)]
+    assert json.loads((home / "checkpoints" / "my-captioner.json").read_text())["data"] == "scenes"
+
+
 def test_a_captioner_of_photos_teaches_a_generator_of_photos(home):
     network = ["metric-network", "captioner", "--data", "photos", "--size", "16", "--steps", "10"]
     assert main([*network, "--device", "cpu", "--output", "telling"]) == 0
