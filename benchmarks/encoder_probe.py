@@ -23,7 +23,8 @@ from t2i_course import report, runtime
 from t2i_course.scenes import authored_wordings, drawing, probe
 from t2i_course.scenes.free_wording import word_freely
 from t2i_course.scenes.wording import Facts
-from t2i_course.text_encoder import TextEncoder, embed_captions, embed_words
+from t2i_course.text_cache import embed_captions, embed_words
+from t2i_course.text_encoder import TextEncoder
 
 ENCODERS = {  # as it was after its first two stages, and finished
     "caption-bert-2-masked-words": "masked-words",

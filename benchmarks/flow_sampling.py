@@ -27,7 +27,7 @@ from t2i_course.metrics import held_out
 from t2i_course.metrics.picture_features import extract_features
 from t2i_course.metrics.scene_features import load_scene_features
 from t2i_course.scenes import accuracy
-from t2i_course.text_encoder import embed_for
+from t2i_course.text_cache import embed_for
 
 GUIDANCE = (1.0, 2.0, 3.0, 5.0)
 STEPS = {"euler": (1, 2, 5, 10, 20), "heun": (2, 5, 10)}

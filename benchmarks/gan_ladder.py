@@ -43,7 +43,8 @@ from t2i_course.scenes.mismatched_captions import MismatchedCaptions, contradict
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import choose_facts, word_facts
 from t2i_course.significance import seed_interval
-from t2i_course.text_encoder import EmbeddedCaptions, TextEncoder, embed_words
+from t2i_course.text_cache import EmbeddedCaptions, embed_words
+from t2i_course.text_encoder import TextEncoder
 from t2i_course.training import TrainingConfig
 
 ENCODER, SIDE, TRAIN, CAPTIONS = "caption-bert-2", 32, 20_000, 3  # captions of a training picture

@@ -30,7 +30,8 @@ from t2i_course.adversarial_losses import (
 )
 from t2i_course.processes import Place, TrainingBatch, find_place
 from t2i_course.scenes import mismatched_captions
-from t2i_course.text_encoder import TextEncoder, TextFeatures, embed_words
+from t2i_course.text_cache import embed_words
+from t2i_course.text_encoder import TextEncoder, TextFeatures
 from t2i_course.training import descend
 
 CONFIG = gan.GanConfig(augment=("translation",))

@@ -16,7 +16,8 @@ import torch
 from torch.nn import functional
 
 from t2i_course import data, image_decoder, report, runtime
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_cache import embed_captions
+from t2i_course.text_encoder import TextEncoder
 
 
 def main() -> None:

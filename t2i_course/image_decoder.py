@@ -25,12 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from t2i_course.text_encoder import (
-    EmbeddedCaptions,
-    TextFeatures,
-    sentence_of,
-    sentence_rows,
-)
+from t2i_course.text_cache import EmbeddedCaptions, sentence_rows
+from t2i_course.text_encoder import TextFeatures, sentence_of
 
 
 def check_inputs(

@@ -29,7 +29,7 @@ from t2i_course.scenes import drawing
 from t2i_course.scenes.mismatched_captions import contradicting_facts, facts_of
 from t2i_course.scenes.truth_table import TruthTable
 from t2i_course.scenes.wording import Facts, word_facts
-from t2i_course.text_encoder import embed_captions
+from t2i_course.text_cache import embed_captions
 
 NAME = "shared-space"
 ENCODER = "caption-bert-2"

@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from t2i_course import runtime
 from t2i_course.data import Batch
-from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
+from t2i_course.text_cache import EmbeddedCaptions
+from t2i_course.text_encoder import TextFeatures
 
 # Ctrl-C, `kill`, the end of a terminal, and what a cluster sends before it takes the machine
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")

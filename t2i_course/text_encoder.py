@@ -1,4 +1,4 @@
-"""From captions to features: a frozen BERT, a mean over real tokens, and a cache.
+"""From captions to features: a frozen BERT, and a mean over real tokens.
 
 BERT: Devlin et al., NAACL 2019. Two sources: the course's own small BERT in
 `data/encoders/caption-bert` (the default; see `t2i_course.scenes.pretraining`), or any other BERT
@@ -13,23 +13,20 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 from t2i_course import runtime
 
 DEFAULT_ENCODER = "caption-bert"
 POOLINGS = ("mean", "cls")
-BATCH = 256  # captions encoded at once for the cache
 COPIED = 8192  # captions held in memory at once
 
 
@@ -90,43 +87,6 @@ def reshape(text: TextFeatures, *shape: int) -> TextFeatures:
 def sentence_of(text: TextFeatures | Tensor) -> Tensor:
     """Sentences [B, D] of what a generator takes: features of captions, or sentences alone."""
     return text if isinstance(text, Tensor) else text.sentence
-
-
-class EmbeddedCaptions:
-    """Features of N captions on disk, sentence and words, as `embed_words` leaves them.
-
-    Attributes:
-        sentence: [M, D] of the M different captions, memory-mapped.
-        words: [all their tokens, D], half precision, memory-mapped.
-        starts: [M + 1]; different caption m has words[starts[m] : starts[m + 1]].
-        which: [N], which of the different ones each caption is.
-    """
-
-    def __init__(self, sentence: np.ndarray, words: np.ndarray, starts: np.ndarray,
-                 which: np.ndarray) -> None:  # fmt: skip
-        """Put the arrays together."""
-        self.sentence, self.words, self.starts, self.which = sentence, words, starts, which
-        self.shape = (len(which), sentence.shape[1])
-
-    def __len__(self) -> int:
-        """N, the number of captions."""
-        return len(self.which)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> TextFeatures:
-        """Features of the captions in rows [B] or in a slice, padded to the longest of them."""
-        which = self.which[rows]  # [B]
-        first, end = self.starts[which], self.starts[which + 1]
-        words = np.zeros((len(which), int((end - first).max()), self.shape[1]), np.float32)
-        for row, (a, b) in enumerate(zip(first, end, strict=True)):
-            words[row, : b - a] = self.words[a:b]
-        mask = np.arange(words.shape[1]) < (end - first)[:, None]
-        sentence = torch.from_numpy(self.sentence[which])
-        return TextFeatures(sentence, torch.from_numpy(words), torch.from_numpy(mask).long())
-
-
-def sentence_rows(text: np.ndarray | EmbeddedCaptions, rows: np.ndarray | slice) -> np.ndarray:
-    """Sentences [..., D] of the captions in rows [...] of what `embed_for` gives."""
-    return text.sentence[text.which[rows]] if isinstance(text, EmbeddedCaptions) else text[rows]
 
 
 def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -294,10 +254,11 @@ class TextEncoder(nn.Module):
 
 def count_tokens(encoder: TextEncoder, caption: str) -> int:
     """Number of tokens of a caption before any cut, [CLS] and [SEP] included."""
-    return _count_each(encoder, [caption])[0]
+    return token_counts(encoder, [caption])[0]
 
 
-def _count_each(encoder: TextEncoder, captions: list[str]) -> list[int]:
+def token_counts(encoder: TextEncoder, captions: list[str]) -> list[int]:
+    """The same of each of many captions."""
     log = logging.getLogger("transformers.tokenization_utils_base")
     level = log.level
     log.setLevel(logging.ERROR)  # the tokenizer warns of length; the callers give an error
@@ -317,32 +278,6 @@ def unknown_words(encoder: TextEncoder, caption: str) -> list[str]:
     return words
 
 
-def _encode_by_length(
-    encoder: TextEncoder, captions: Sequence[str], progress: bool
-) -> Iterator[tuple[np.ndarray, TextFeatures]]:
-    """Encode captions; those of like length share a batch, to save padding.
-
-    Yields:
-        Rows [B] of the captions, and their features on the CPU.
-    """
-    order = np.argsort([len(caption) for caption in captions], kind="stable")
-    with tqdm(total=len(order), desc="encoding captions", disable=not progress) as bar:
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            with torch.inference_mode():
-                yield rows, encoder([captions[row] for row in rows.tolist()]).to("cpu")
-            bar.update(len(rows))
-
-
-def _as_dtype(features: np.ndarray, dtype: str) -> np.ndarray:
-    """Round float32 features; ValueError if one is too large for half precision."""
-    with np.errstate(over="ignore"):
-        rounded = features.astype(dtype)
-    if np.isfinite(features).all() and not np.isfinite(rounded).all():
-        raise ValueError("the encoder gives features above 65,504: keep them as float32")
-    return rounded
-
-
 def check_texts(captions: Sequence[str]) -> None:
     """Check captions before they are encoded.
 
@@ -356,24 +291,6 @@ def check_texts(captions: Sequence[str]) -> None:
             raise TypeError(f"caption {row} is a {kind}, no text: are images and captions swapped?")
         if not caption.strip():
             raise ValueError(f"caption {row} is empty ({caption!r}): leave it out or word it")
-
-
-def _different(captions: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
-    """Find repeated captions.
-
-    Returns:
-        The M different ones, in the order in which they are met; which of them each caption is,
-        [N]; a name of all.
-
-    Raises:
-        ValueError: a caption is empty.
-        TypeError: what stands in the place of a caption is no text.
-    """
-    check_texts(captions)
-    numbers: dict[str, int] = {}
-    which = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions])
-    name = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
-    return list(numbers), which, name
 
 
 def write_encoder(folder: Path, bert: BertModel, card: Mapping[str, object]) -> None:
@@ -415,129 +332,12 @@ def load_trained_encoder(
     return encoder
 
 
-def embed_captions(
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    cache: Path | str | None = None,
-    progress: bool = True,
-    dtype: str = "float32",
-) -> np.ndarray:
-    """Encode each different caption once, and keep the features for the next run.
-
-    The cache is keyed by the encoder (weights, vocabulary, pooling), the captions and the dtype.
-    Processes that ask at the same time wait for the first. The features are never in memory all at
-    once; a file has its name only when it is whole.
-
-    Args:
-        encoder: a frozen encoder.
-        captions: N captions, repeated ones welcome.
-        cache: folder of the cache; by default `cache/embeddings` in the data folder.
-        progress: show a bar.
-        dtype: "float32", or "float16": half the disk, rounded to 11 bits.
-
-    Returns:
-        Memory-mapped [N, D] of that dtype, rows in the captions' order.
-
-    Raises:
-        ValueError: the encoder is not frozen, a caption is empty, or the dtype is another one.
-        OSError: the disk is full.
-    """
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f"unknown dtype {dtype!r}: choose float32 or float16")
-    _check_frozen(encoder)
-    different, which, name = _different(captions)
-    kind = "" if dtype == "float32" else f"-{dtype}"
-    path = _cache_file(cache, f"{encoder.fingerprint}-{name}{kind}.npy")
-    with runtime.locked(path):
-        if not path.is_file():
-            order = np.argsort(which, kind="stable")  # [N], equal captions side by side
-            bounds = np.searchsorted(which[order], np.arange(len(different) + 1))  # [M + 1]
-            shape = (len(captions), encoder.width)
-            with runtime.atomic_array(path, dtype, shape) as features:
-                for rows, text in _encode_by_length(encoder, different, progress):
-                    sentences = _as_dtype(text.sentence.numpy(), dtype)  # [B, D]
-                    for row, sentence in zip(rows, sentences, strict=True):
-                        features[order[bounds[row] : bounds[row + 1]]] = sentence
-    return np.load(path, mmap_mode="r")
-
-
-def _check_frozen(encoder: TextEncoder) -> None:
-    """Raise ValueError for an encoder that may change."""
-    if not encoder.frozen:
-        raise ValueError(
-            "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
-        )
-
-
-def _cache_file(cache: Path | str | None, name: str) -> Path:
-    """Where features lie."""
-    folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
-    return folder / name
-
-
-def embed_words(
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    cache: Path | str | None = None,
-    progress: bool = True,
-) -> EmbeddedCaptions:
-    """Encode each different caption once, and keep sentence and words for the next run.
-
-    Words are kept in half precision: 2 D bytes a token. COCO's 590,000 captions have 8 million
-    tokens; with a D of 768 that is 12 GB, with the small BERT's 256 it is 4 GB.
-
-    Args:
-        encoder: a frozen encoder.
-        captions: N captions, repeated ones welcome.
-        cache: as `embed_captions` takes it.
-        progress: show a bar.
-
-    Raises:
-        ValueError, OSError: as `embed_captions`.
-    """
-    _check_frozen(encoder)
-    different, which, name = _different(captions)
-    counts = np.minimum(_count_each(encoder, different), encoder.max_tokens)  # [M]
-    starts = np.cumsum([0, *counts])  # [M + 1]
-    words_file, sentences_file = (
-        _cache_file(cache, f"{encoder.fingerprint}-{name}-{kind}.npy")
-        for kind in ("words", "sentences")
-    )
-    with runtime.locked(words_file):
-        if not (words_file.is_file() and sentences_file.is_file()):
-            shapes = (int(starts[-1]), encoder.width), (len(different), encoder.width)
-            with (
-                runtime.atomic_array(words_file, "float16", shapes[0]) as tokens,
-                runtime.atomic_array(sentences_file, "float32", shapes[1]) as sentences,
-            ):
-                for rows, text in _encode_by_length(encoder, different, progress):
-                    sentences[rows] = text.sentence.numpy()
-                    words = _as_dtype(text.words.numpy(), "float16")  # [B, T, D]
-                    for row, vectors in zip(rows, words, strict=True):
-                        tokens[starts[row] : starts[row + 1]] = vectors[: counts[row]]
-    sentences, words = (np.load(file, mmap_mode="r") for file in (sentences_file, words_file))
-    return EmbeddedCaptions(sentences, words, starts, which)
-
-
-def embed_for(
-    generator: nn.Module,
-    encoder: TextEncoder,
-    captions: Sequence[str],
-    progress: bool = True,
-    dtype: str = "float32",
-) -> np.ndarray | EmbeddedCaptions:
-    """What a generator takes of captions: sentences [N, D], and words if it `takes_words`."""
-    if getattr(generator, "takes_words", False):
-        return embed_words(encoder, captions, progress=progress)
-    return embed_captions(encoder, captions, progress=progress, dtype=dtype)
-
-
 def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
     """Count different captions that are longer than the encoder takes; warn if there are any."""
     cut = set()
     for start in range(0, len(captions), COPIED):
         texts = list(captions[start : start + COPIED])
-        counts = zip(texts, _count_each(encoder, texts), strict=True)
+        counts = zip(texts, token_counts(encoder, texts), strict=True)
         cut.update(text for text, count in counts if count > encoder.max_tokens)
     if cut:
         warnings.warn(

@@ -9,7 +9,8 @@ from torch import nn
 
 from t2i_course import data
 from t2i_course.flow_matching import FlowGenerator, FlowMatching, flow_loss, solve, step_times
-from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures
+from t2i_course.text_cache import EmbeddedCaptions
+from t2i_course.text_encoder import TextFeatures
 from t2i_course.training import TrainingConfig, train
 
 

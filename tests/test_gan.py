@@ -19,7 +19,8 @@ from t2i_course.gan import (
 )
 from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.mismatched_captions import MismatchedCaptions, scenes_truth
-from t2i_course.text_encoder import TextEncoder, TextFeatures, embed_words, reshape
+from t2i_course.text_cache import embed_words
+from t2i_course.text_encoder import TextEncoder, TextFeatures, reshape
 from t2i_course.training import TrainingConfig, load_generator, save_weights, train
 
 SMALL = GanConfig(noise_dim=8, width=8, words=False, matching_aware=False, penalty_every=1)

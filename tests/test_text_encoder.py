@@ -1,17 +1,14 @@
-"""The text encoder on a real BERT of two layers: masked mean, limits, cache and errors."""
+"""The text encoder on a real BERT of two layers: masked mean, limits and errors."""
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from t2i_course import text_encoder
-from t2i_course.text_encoder import TextEncoder, embed_captions, masked_mean
+from t2i_course.text_encoder import TextEncoder, masked_mean
 
 SHORT = "a red circle"
 LONG = "on a white background, at the top there is a large red star, at the bottom a small heart"
@@ -123,120 +120,6 @@ def test_fingerprint_tells_weights_and_pooling_apart(tiny_bert, encoder):
     assert other.fingerprint != encoder.fingerprint
 
 
-def test_cached_features_are_those_of_the_encoder_in_order(encoder, tmp_path):
-    captions = [LONG, SHORT, "two blue stars", SHORT]
-    features = embed_captions(encoder, captions, tmp_path, progress=False)
-    assert features.shape == (4, 32)
-    assert features.dtype == np.float32
-    for row, caption in zip(features, captions, strict=True):
-        np.testing.assert_allclose(row, encoder([caption]).sentence[0].numpy(), atol=1e-5)
-
-
-def test_cache_is_read_and_not_made_again(encoder, tmp_path):
-    embed_captions(encoder, [SHORT, LONG], tmp_path, progress=False)
-    (path,) = tmp_path.glob("*.npy")
-    marked = np.load(path)
-    marked[0] = 7
-    np.save(path, marked)
-    assert (embed_captions(encoder, [SHORT, LONG], tmp_path, progress=False)[0] == 7).all()
-    other = embed_captions(encoder, [LONG, SHORT], tmp_path, progress=False)
-    assert not (other == 7).any()
-
-
-def test_cache_of_another_encoder_is_not_used(tiny_bert, encoder, tmp_path):
-    mean = embed_captions(encoder, [LONG], tmp_path, progress=False)
-    cls = embed_captions(TextEncoder(tiny_bert, "cls"), [LONG], tmp_path, progress=False)
-    assert not np.allclose(mean, cls)
-
-
-def test_features_of_a_learning_encoder_are_not_kept(tiny_bert, tmp_path):
-    with pytest.raises(ValueError, match="frozen"):
-        embed_captions(TextEncoder(tiny_bert, frozen=False), [SHORT], tmp_path)
-
-
-def _embed(folder: str, cache: str) -> None:
-    captions = [f"{n} red circles" for n in range(200)]
-    embed_captions(TextEncoder(folder), captions, cache, progress=False)
-
-
-def test_two_processes_at_once_make_one_cache(tiny_bert, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    arguments = (str(tiny_bert), str(tmp_path))
-    processes = [context.Process(target=_embed, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [p.exitcode for p in processes] == [0, 0]
-    assert [p.suffix for p in sorted(Path(tmp_path).glob("*.npy"))] == [".npy"]
-
-
-def test_a_failed_write_leaves_no_cache(encoder, tmp_path):
-    with pytest.raises(ValueError, match="caption"):
-        embed_captions(encoder, [SHORT, " "], tmp_path, progress=False)
-    assert list(tmp_path.glob("*.npy")) == []
-
-
-def encoded(monkeypatch) -> list[str]:
-    """All captions that an encoder reads from now on."""
-    read, forward = [], TextEncoder.forward
-
-    def count(self, captions):
-        read.extend(captions)
-        return forward(self, captions)
-
-    monkeypatch.setattr(TextEncoder, "forward", count)
-    return read
-
-
-def test_each_different_caption_is_encoded_once(encoder, tmp_path, monkeypatch):
-    read = encoded(monkeypatch)
-    captions = [SHORT, LONG, SHORT, "two blue stars", LONG, SHORT]
-    features = embed_captions(encoder, captions, tmp_path, progress=False)
-    assert sorted(read) == sorted(set(captions))
-    for index, caption in enumerate(captions):
-        assert np.array_equal(features[index], features[captions.index(caption)])
-
-
-def test_half_precision_is_kept_beside_the_other(encoder, tmp_path):
-    captions = [LONG, SHORT, "two blue stars", SHORT]
-    whole = embed_captions(encoder, captions, tmp_path, progress=False)
-    half = embed_captions(encoder, captions, tmp_path, progress=False, dtype="float16")
-    assert (whole.dtype, half.dtype, half.shape) == (np.float32, np.float16, (4, 32))
-    assert np.array_equal(half, whole.astype(np.float16))
-    assert len(list(tmp_path.glob("*.npy"))) == 2
-    again = embed_captions(encoder, captions, tmp_path, progress=False)
-    assert again.dtype == np.float32
-    with pytest.raises(ValueError, match="unknown dtype 'int8'"):
-        embed_captions(encoder, captions, tmp_path, dtype="int8")
-
-
-def test_features_too_large_for_half_precision_are_an_error(tiny_bert, tmp_path):
-    large = TextEncoder(tiny_bert)
-    with torch.no_grad():
-        large.bert.encoder.layer[-1].output.LayerNorm.bias.fill_(1e5)
-    with pytest.raises(ValueError, match="above 65,504: keep them as float32"):
-        embed_captions(large, [SHORT], tmp_path, progress=False, dtype="float16")
-    assert list(tmp_path.glob("*.npy")) == []
-    assert embed_captions(large, [SHORT], tmp_path, progress=False).max() > 65_504
-
-
-def test_too_little_space_for_features_is_told_before_any_work(encoder, tmp_path, monkeypatch):
-    read = encoded(monkeypatch)
-    usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match="more than the disk has left"):
-        embed_captions(encoder, [SHORT, LONG], tmp_path, progress=False)
-    assert read == [] and list(tmp_path.glob("*.npy")) == []
-
-
-def test_pictures_in_place_of_captions_are_refused(encoder, tmp_path):
+def test_pictures_in_place_of_captions_are_refused(encoder):
     with pytest.raises(TypeError, match="caption 0 is a Tensor, no text: are images and captions"):
         encoder.tokenize(torch.zeros(2, 3, 64, 64))
-    with pytest.raises(TypeError, match="caption 1 is a NoneType"):
-        embed_captions(encoder, [SHORT, None], tmp_path, progress=False)
-
-
-def test_an_empty_caption_is_named_by_its_row(encoder, tmp_path):
-    with pytest.raises(ValueError, match="caption 2 is empty"):
-        embed_captions(encoder, [SHORT, SHORT, "", LONG], tmp_path, progress=False)

@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from t2i_course import checkpoints, data, generation, report, runtime, text_encoder, training
+from t2i_course import (
+    checkpoints,
+    data,
+    generation,
+    report,
+    runtime,
+    text_cache,
+    text_encoder,
+    training,
+)
 from t2i_course.commands import train_networks
 from t2i_course.commands.console import (
     add_common,
@@ -285,7 +294,7 @@ def read_data(
             text_encoder.warn_if_cut(encoder, captions)
             if split == "train":
                 caption_check.check_captions(encoder, captions)
-        text[split] = text_encoder.embed_for(
+        text[split] = text_cache.embed_for(
             GENERATORS[plan.model.decoder], encoder, captions, progress=plan.bars,
             dtype="float16" if photos else "float32",
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from t2i_course import gan, image_decoder, multitask, report, text_encoder, training
+from t2i_course import gan, image_decoder, multitask, report, text_cache, training
 from t2i_course.commands.console import first_process
 from t2i_course.data import PackedCaptions
 from t2i_course.flow_matching import FlowGenerator, FlowMatching
@@ -72,7 +72,7 @@ def false_captions(
         if config.contradicting > 0:
             wrong = mismatched_captions.contradicting_captions(folder, "train", packed, third=True)
             decoder = GENERATORS[plan.model.decoder]
-            hard = text_encoder.embed_for(decoder, encoder, wrong, progress=plan.bars)
+            hard = text_cache.embed_for(decoder, encoder, wrong, progress=plan.bars)
     else:
         is_true = mismatched_captions.photos_truth(packed)
     return mismatched_captions.MismatchedCaptions(
@@ -126,7 +126,7 @@ def measuring(
 
     def measure(step: int, generator: nn.Module, encoder: TextEncoder) -> None:
         # Of photos, training keeps features in half precision; `evaluate` does not.
-        text = text_encoder.embed_for(generator, encoder, held.captions(rows), progress=False)
+        text = text_cache.embed_for(generator, encoder, held.captions(rows), progress=False)
         images = held_out.draw_together(generator, text)
         if images is None:  # another process measures
             return

@@ -20,7 +20,8 @@ from t2i_course.latent_space import SharedSpace, load_shared_space
 from t2i_course.metrics.networks import Setting, Task
 from t2i_course.metrics.photo_features import random_view
 from t2i_course.scenes import drawing
-from t2i_course.text_encoder import embed_captions, load_trained_encoder
+from t2i_course.text_cache import embed_captions
+from t2i_course.text_encoder import load_trained_encoder
 
 NAME = "caption-matcher"
 SMALLEST = 0.5  # side of the cuts of photos that it learns from

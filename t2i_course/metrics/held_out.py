@@ -32,7 +32,8 @@ from t2i_course.photos.shards import ShardSplit, find_data
 from t2i_course.plots import pair_grid
 from t2i_course.scenes import accuracy, drawing
 from t2i_course.scenes.wording import Facts
-from t2i_course.text_encoder import EmbeddedCaptions, TextEncoder, embed_for
+from t2i_course.text_cache import EmbeddedCaptions, embed_for
+from t2i_course.text_encoder import TextEncoder
 
 SPLITS = ("val", "test")
 OTHER_SEED = 1  # of the real pictures that are not of the split

@@ -27,7 +27,8 @@ from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.drawing import Scene, read_captions, read_instances
 from t2i_course.scenes.oracle import check_facts
 from t2i_course.scenes.wording import Facts, contradict, word_facts
-from t2i_course.text_encoder import EmbeddedCaptions, TextFeatures, choose, reshape
+from t2i_course.text_cache import EmbeddedCaptions
+from t2i_course.text_encoder import TextFeatures, choose, reshape
 
 TRIES = 8  # other captions that are tried for a picture
 

@@ -10,7 +10,8 @@ from t2i_course.latent_space import SharedSpace
 from t2i_course.metrics.caption_matcher import load_caption_matcher, matched_text, prepare
 from t2i_course.metrics.networks import train_network
 from t2i_course.scenes import drawing
-from t2i_course.text_encoder import TextEncoder, embed_captions
+from t2i_course.text_cache import embed_captions
+from t2i_course.text_encoder import TextEncoder
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from t2i_course.scenes.mismatched_captions import (
     scenes_truth,
 )
 from t2i_course.scenes.oracle import check_facts, read_picture
-from t2i_course.text_encoder import EmbeddedCaptions
+from t2i_course.text_cache import EmbeddedCaptions
 
 
 @pytest.fixture(scope="module")
