@@ -66,18 +66,19 @@ __all__ = [
 ]
 
 
-def resolve_data(name_or_path: str | os.PathLike[str]) -> Path:
+def resolve_data(name_or_path: str | os.PathLike[str], progress: bool = True) -> Path:
     """Return the folder of a data set.
 
     Args:
         name_or_path: "scenes" for the embedded data set (drawn on first use), or a folder's path.
+        progress: show a bar while scenes are drawn.
 
     Raises:
         FileNotFoundError: no such folder, or it is not in COCO's layout and holds no shards.
         NotADirectoryError: the path is a file.
     """
     if name_or_path == "scenes":
-        return drawing.make_scenes()
+        return drawing.make_scenes(progress=progress)
     return find_data(name_or_path, "train").folder
 
 

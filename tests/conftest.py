@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,13 @@ from t2i_course.__main__ import main
 from t2i_course.image_decoder import ResidualDecoder
 from t2i_course.scenes import drawing, pretraining
 from t2i_course.training import History
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hang_up() -> None:
+    """SIGHUP stops a run, as at a terminal; `nohup pytest` would have the tests ignore it."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def open_held_out(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    folder = resolve_data(data)
+    folder = resolve_data(data, progress)
     found, drawn = find_data(folder, split), False
     if not isinstance(found, ShardSplit):
         document = read_captions_file(found.captions_file)
