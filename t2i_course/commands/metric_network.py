@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "retrieval; photo-features, for distances of photos, trained without labels; captioner, "
         "which words pictures and teaches a generator word by word; shared-space, one space for "
         "pictures and captions, which may teach one, too")  # fmt: skip
-    add_data(parser, "captioner draws 50,000 of them, most with three objects")
+    add_data(parser, f"captioner draws {CROWDED:,} of them, most with three objects")
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher, captioner and "
         "shared-space; default: caption-bert, for shared-space caption-bert-2")  # fmt: skip
     add("--steps", type=int, help="default: 3000, for shared-space 1800, for captioner 8000")
