@@ -65,7 +65,7 @@ class Model:
 MODELS = {
     "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
-    "gan": Model("gan", 30_000, 30_000, {  # a short run of it shows little
+    "gan": Model("gan", 16_000, 16_000, {  # a short run of it shows little
         "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
     }),
     "style": Model("style", 30_000, 30_000, {
