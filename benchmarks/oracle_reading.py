@@ -10,6 +10,7 @@ every one of its five captions is found true.
 from __future__ import annotations
 
 import argparse
+import collections
 import time
 
 import numpy as np
@@ -28,7 +29,9 @@ def main() -> None:
     folder = drawing.make_scenes()
     instances = coco_folder.instances(folder, "val")
     names = {c["id"]: c["name"] for c in instances.dataset["categories"]}
-    facts = drawing.read_facts(folder, "val")
+    facts = collections.defaultdict(list)
+    for entry in drawing.read_captions(folder, "val"):
+        facts[entry["image_id"]].append(entry["facts"])
     pictures, true = [], []
     for image in instances.dataset["images"]:
         pictures.append(np.asarray(Image.open(folder / "val" / image["file_name"])))

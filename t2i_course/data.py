@@ -82,21 +82,6 @@ def resolve_data(name_or_path: str | os.PathLike[str], progress: bool = True) ->
     return find_data(name_or_path, "train").folder
 
 
-def more_scenes(train: int, crowded: bool = False, progress: bool = True) -> Path:
-    """Draw a larger training set of scenes, unless it is there; val is that of the embedded set.
-
-    Args:
-        train: number of training pictures.
-        crowded: most of them with three objects.
-        progress: show a bar.
-
-    Returns:
-        Its folder.
-    """
-    folder = runtime.data_folder() / f"scenes-{train}{'-crowded' if crowded else ''}"
-    return drawing.make_scenes(folder, train=train, progress=progress, crowded=crowded)
-
-
 # From a photo to a tensor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from t2i_course import checkpoints, data, latent_space, multitask
+from t2i_course import checkpoints, latent_space, multitask
 from t2i_course.commands.console import (
     add_bad_image,
     add_common,
@@ -16,6 +16,7 @@ from t2i_course.commands.console import (
 )
 from t2i_course.metrics import caption_matcher, photo_features, scene_features
 from t2i_course.metrics.networks import train_network
+from t2i_course.scenes import drawing
 from t2i_course.text_encoder import TextEncoder
 
 MODULES = (scene_features, photo_features, caption_matcher, multitask, latent_space)
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None and args.network == scene_features.NAME:
         pictures = "scenes"
     elif args.data is None and args.network == multitask.NAME and pictures == "scenes":
-        pictures = str(data.more_scenes(CROWDED, crowded=True, progress=bars))
+        pictures = str(drawing.more_scenes(CROWDED, crowded=True, progress=bars))
     file = train_network(
         PREPARE[args.network],
         pictures,

@@ -273,7 +273,7 @@ def find_pictures(plan: Plan) -> Path:
     options, usual = plan.options, RunOptions()
     if (options.scenes, options.crowded) == (usual.scenes, usual.crowded):
         return data.resolve_data("scenes")
-    return data.more_scenes(options.scenes, options.crowded, plan.bars)
+    return drawing.more_scenes(options.scenes, options.crowded, plan.bars)
 
 
 def read_data(

@@ -72,10 +72,7 @@ CORNER_REACH = 24  # pixels: the oracle calls a centre nearer than this to two e
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape. x, y: its box's centre, in pixels from the upper left; diameter in pixels.
-
-    In what the oracle reads, an attribute it cannot tell is None.
-    """
+    """One shape; its centre, from the upper left, and diameter in pixels. None: unreadable."""
 
     shape: str | None
     color: str | None
@@ -99,7 +96,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `background` is None and `objects` empty where nothing can be read."""
+    """What a picture shows; `background` is None where it cannot be read."""
 
     background: str | None
     objects: tuple[SceneObject, ...] = ()
@@ -154,12 +151,8 @@ def _outline(shape: str) -> list[tuple[float, float]]:
 
 @cache
 def shape_mask(shape: str, diameter: int) -> Image.Image:
-    """Coverage of a shape as an 8-bit picture, 0 to 255, `diameter` + 4 pixels wide.
-
-    Drawn eight times larger with whole-number corners and averaged down, so that the bytes do not
-    depend on the processor.
-    """
-    side, scale = diameter + 4, 8
+    """Coverage of a shape as an 8-bit picture, 0 to 255, `diameter` + 4 pixels wide."""
+    side, scale = diameter + 4, 8  # whole-number corners: the same bytes on every processor
     centre, radius = side * scale / 2, diameter * scale / 2
     corners = [(round(centre + radius * x), round(centre + radius * y)) for x, y in _outline(shape)]
     canvas = Image.new("L", (side * scale, side * scale), 0)
@@ -209,24 +202,21 @@ def _draw_kind(
 def sample_scene(
     rng: random.Random, unseen: bool | None = None, shares: Mapping[str, float] | None = None
 ) -> Scene:
-    """Draw a scene at random.
+    """Draw a scene at random; the same state of `rng` gives the same one on every machine.
 
     Args:
-        rng: the source of chance; the same state gives the same scene on every machine.
+        rng: the source of chance.
         unseen: True for at least one (shape, colour) pair out of `UNSEEN_PAIRS`, False for none,
             None for either.
         shares: of the kinds of scenes, such as `CROWDED`; by default those of `KINDS`.
     """
     kind, look = _draw_kind(rng, unseen, shares)
+    letters, centres = KINDS[kind][0], None
     while True:
-        letters = KINDS[kind][0]
         diameters = [rng.randint(*SIZES[look[a][2]]) for a in letters]
-        centres = _place(rng, diameters)
-        if centres is not None:
+        if (centres := _place(rng, diameters)) is not None:
             break
-        largest = max(
-            look, key=lambda a: look[a][2] == "large"
-        )  # too crowded: shrink one and retry
+        largest = max(look, key=lambda a: look[a][2] == "large")  # too crowded: shrink one
         look[largest] = (*look[largest][:2], "small")
     objects = []
     for letter, diameter, (x, y) in zip(letters, diameters, centres, strict=True):
@@ -245,15 +235,9 @@ def sample_facts(rng: random.Random) -> Facts:
 def sample_captions(
     count: int, seed: int = 0, unseen_words: float = 0.0
 ) -> tuple[list[str], list[Facts]]:
-    """Captions of random scenes, without the pictures.
+    """Captions of random scenes, and the facts that each states.
 
-    Args:
-        count: how many.
-        seed: seed of the scenes and wordings.
-        unseen_words: share of the captions that use the words train never uses.
-
-    Returns:
-        The captions and the facts that each states.
+    `unseen_words` is the share of captions that use the words train never uses.
     """
     rng = random.Random(f"captions {seed}")
     facts = [sample_facts(rng) for _ in range(count)]
@@ -314,16 +298,11 @@ def _instance(number: int, image_id: int, thing: SceneObject) -> dict:
 
 
 def _make_split(
-    folder: Path,
-    split: str,
-    count: int,
-    seed: int,
-    bar: tqdm,
-    shares: Mapping[str, float] | None = None,
+    folder: Path, split: str, count: int, seed: int, bar: tqdm, shares: Mapping[str, float] | None
 ) -> None:
     """Write the pictures and both annotation files of one split."""
     (folder / split).mkdir(parents=True)
-    images, captions, instances, scenes_relations = [], [], [], []
+    images, captions, instances, relations = [], [], [], []
     first_id = {"train": 1, "val": 1_000_001, "test": 2_000_001}[split]
     for index in range(count):
         rng = random.Random(f"scenes 1 {seed} {split} {index}")
@@ -351,26 +330,18 @@ def _make_split(
         objects = [_instance(10 * image_id + k, image_id, o) for k, o in enumerate(scene.objects)]
         instances += objects
         for i, relation, j in stated_relations(scene.objects):
-            scenes_relations.append([objects[i]["id"], relation, objects[j]["id"]])
+            relations.append([objects[i]["id"], relation, objects[j]["id"]])
         bar.update()
     info = {"description": "scenes of t2i_course", "version": str(VERSION), "seed": seed}
     categories = [{"id": k + 1, "name": s, "supercategory": "shape"} for k, s in enumerate(SHAPES)]
-    annotations = folder / "annotations"
-    annotations.mkdir(exist_ok=True)
-    _write_json(
-        annotations / f"captions_{split}.json",
-        {"info": info, "images": images, "annotations": captions},
-    )
-    _write_json(
-        annotations / f"instances_{split}.json",
-        {
-            "info": info,
-            "images": images,
-            "categories": categories,
-            "annotations": instances,
-            "relations": scenes_relations,
-        },
-    )
+    said = {"info": info, "images": images, "annotations": captions}
+    shown = {
+        "info": info, "images": images, "categories": categories, "annotations": instances,
+        "relations": relations,
+    }  # fmt: skip
+    (folder / "annotations").mkdir(exist_ok=True)
+    _write_json(folder / "annotations" / f"captions_{split}.json", said)
+    _write_json(folder / "annotations" / f"instances_{split}.json", shown)
 
 
 def make_scenes(
@@ -388,17 +359,13 @@ def make_scenes(
     compressors differ between versions). The folder appears whole or not at all.
 
     Args:
-        folder: where to; by default `scenes` in the course's data folder.
+        folder: where to; by default `scenes` in the course's data folder. It is returned.
         train: number of training pictures.
         val: number of validation pictures; every second one shows a pair of `UNSEEN_PAIRS`.
-        test: number of test pictures, drawn as those of val; for figures that are reported, and no
-            choice is made by.
-        seed: seed of all scenes.
+        test: number of test pictures, drawn as those of val, for figures that are reported.
+        seed: of all scenes.
         progress: show a bar.
         crowded: draw training pictures of three objects more often, by the shares of `CROWDED`.
-
-    Returns:
-        The folder.
 
     Raises:
         FileExistsError: the folder holds something that is not this data set.
@@ -415,17 +382,19 @@ def make_scenes(
             f"{folder} holds something else than scenes made with {made_as}: "
             "delete or move it, or name another folder"
         )
-    with (
-        runtime.atomic_folder(folder) as unfinished,
-        tqdm(
-            total=train + val + test, desc="drawing scenes", unit="picture", disable=not progress
-        ) as bar,
-    ):
-        _make_split(unfinished, "train", train, seed, bar, CROWDED if crowded else None)
-        _make_split(unfinished, "val", val, seed, bar)
-        _make_split(unfinished, "test", test, seed, bar)
+    bar = tqdm(total=train + val + test, desc="drawing scenes", disable=not progress)
+    with runtime.atomic_folder(folder) as unfinished, bar:
+        for split, count in (("train", train), ("val", val), ("test", test)):
+            shares = CROWDED if crowded and split == "train" else None
+            _make_split(unfinished, split, count, seed, bar, shares)
         _write_json(unfinished / MARKER, made_as)
     return folder
+
+
+def more_scenes(train: int, crowded: bool = False, progress: bool = True) -> Path:
+    """A larger training set in the data folder, drawn on first use; val and test stay the same."""
+    folder = runtime.data_folder() / f"scenes-{train}{'-crowded' if crowded else ''}"
+    return make_scenes(folder, train=train, progress=progress, crowded=crowded)
 
 
 def are_in(folder: Path | str) -> bool:
@@ -440,21 +409,20 @@ def read_captions(folder: Path | str, split: str) -> list[dict]:
         FileNotFoundError: the folder holds no scenes.
         ValueError: its captions carry no facts, as those of photos.
     """
-    path = Path(folder) / "annotations" / f"captions_{split}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: make the scenes with drawing.make_scenes()")
-    entries = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+    entries = _read_annotations(folder, f"captions_{split}.json")["annotations"]
     if any("facts" not in entry for entry in entries):
-        raise ValueError(f"{path} has captions without facts: only drawn scenes carry them")
+        raise ValueError(f"the captions in {folder} have no facts: only drawn scenes carry them")
     return entries
 
 
-def read_facts(folder: Path | str, split: str) -> dict[int, list[Facts]]:
-    """What the captions of each image state, by image id, in the captions' order."""
-    facts: dict[int, list[Facts]] = {}
-    for entry in read_captions(folder, split):
-        facts.setdefault(entry["image_id"], []).append(entry["facts"])
-    return facts
+def _read_annotations(folder: Path | str, name: str) -> dict:
+    """One of the annotation files of drawn scenes; FileNotFoundError elsewhere."""
+    path = Path(folder) / "annotations" / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {path}: it comes with drawn scenes only; drawing.make_scenes() makes them"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_instances(folder: Path | str, split: str) -> dict[int, Scene]:
@@ -463,27 +431,13 @@ def read_instances(folder: Path | str, split: str) -> dict[int, Scene]:
     Raises:
         FileNotFoundError: the folder holds no scenes.
     """
-    path = Path(folder) / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no {path}: it comes with drawn scenes only, for only drawn scenes know their facts"
-        )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    shapes = {category["id"]: category["name"] for category in content["categories"]}
+    content = _read_annotations(folder, f"instances_{split}.json")
     objects: dict[int, list[SceneObject]] = {image["id"]: [] for image in content["images"]}
     for thing in content["annotations"]:
         left, top, width, height = thing["bbox"]
-        objects[thing["image_id"]].append(
-            SceneObject(
-                shape=shapes[thing["category_id"]],
-                color=thing["color"],
-                size=thing["size"],
-                x=left + width / 2,
-                y=top + height / 2,
-                diameter=round(max(width, height)),
-                rgb=tuple(thing["rgb"]),
-            )
-        )
+        look = SHAPES[thing["category_id"] - 1], thing["color"], thing["size"]
+        place = left + width / 2, top + height / 2, round(max(width, height))
+        objects[thing["image_id"]].append(SceneObject(*look, *place, tuple(thing["rgb"])))
     return {
         image["id"]: Scene(image["background"], tuple(objects[image["id"]]))
         for image in content["images"]

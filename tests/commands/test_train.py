@@ -312,7 +312,7 @@ def test_a_captioner_learns_from_crowded_scenes_by_default(home, small_scenes, m
         asked.append((train, crowded))
         return small_scenes
 
-    monkeypatch.setattr("t2i_course.data.more_scenes", more_scenes)
+    monkeypatch.setattr("t2i_course.scenes.drawing.more_scenes", more_scenes)
     argv = ["metric-network", "captioner", "--steps", "10", "--device", "cpu"]
     assert main([*argv, "--data", "photos", "--size", "16"]) == 0 and not asked
     assert main(argv) == 0 and asked == [(50_000, True)]

@@ -159,9 +159,7 @@ def test_captions_with_the_words_of_a_photos_own_are_true_of_it(packed):
     ]
 
 
-def test_photos_have_no_scenes_and_other_captions_are_refused(small_scenes, tmp_path, packed):
-    with pytest.raises(FileNotFoundError, match="only drawn scenes"):
-        drawing.read_instances(tmp_path, "train")
+def test_captions_of_another_folder_are_refused(small_scenes, tmp_path, packed):
     other = drawing.make_scenes(tmp_path / "other", train=60, val=4, seed=1, test=4, progress=False)
     with pytest.raises(ValueError, match="pack the data again"):
         scenes_truth(other, "train", packed)
