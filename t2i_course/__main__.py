@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from t2i_course import __version__
-from t2i_course.commands.console import lasting_output, note, read_settings
+from t2i_course.commands.console import note, read_settings, write
 
 COMMANDS = {
     "doctor": "check that everything the course needs is there",
@@ -58,7 +58,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    with lasting_output(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: note(str(message))
         try:
             args = build_parser(next((w for w in argv if w in COMMANDS), None)).parse_args(argv)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.settings = read_settings(args)
             return load_command(args.command).run(args)
         except KeyboardInterrupt as stop:
-            print(f"t2i_course: {str(stop) or 'stopped'}", file=sys.stderr)
+            write(f"t2i_course: {str(stop) or 'stopped'}", sys.stderr)
             return 130
         except Exception as error:
             if os.environ.get("T2I_DEBUG") == "1":
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = " ".join(str(error).split())
             if not isinstance(error, (ValueError, OSError, FloatingPointError)):
                 told = f"{type(error).__name__}: {told} (T2I_DEBUG=1 shows where)"
-            print(f"t2i_course: error: {told}", file=sys.stderr)
+            write(f"t2i_course: error: {told}", sys.stderr)
             return 2
 
 

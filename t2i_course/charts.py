@@ -24,11 +24,7 @@ def panel_grid(
 ) -> tuple[Figure, np.ndarray]:
     """A figure with a grid of axes [rows, columns], labels of `POINTS` and no frame on two sides.
 
-    Args:
-        rows: of panels.
-        columns: of panels.
-        size: inches of a panel.
-        options: as `plt.subplots` takes them.
+    The size of a panel is in inches; the options are those of `plt.subplots`.
     """
     with plt.rc_context({
         "font.size": POINTS, "axes.titlesize": POINTS, "legend.fontsize": POINTS,
@@ -41,12 +37,6 @@ def panel_grid(
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=POINTS)
     return figure, grid
-
-
-def _axes(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of some panels in a row."""
-    figure, grid = panel_grid(1, columns, size)
-    return figure, list(grid[0])
 
 
 def _legend(axes: Axes, names: Sequence[str]) -> None:
@@ -70,14 +60,9 @@ def lines(
         levels: name to a height at which a dotted line is drawn.
         logarithmic: "x", "y" or "xy" for logarithmic axes.
         size: inches.
-
-    Raises:
-        ValueError: there is no curve.
     """
-    if not curves:
-        raise ValueError("no curve to draw")
     levels = dict(levels or {})
-    figure, (axes,) = _axes(1, size)
+    figure, ((axes,),) = panel_grid(1, 1, size)
     for number, (name, (x, y)) in enumerate(curves.items()):
         colour = list(PALETTE.values())[number % len(PALETTE)]
         axes.plot(x, y, DASHES[number % len(DASHES)], color=colour, label=name)
@@ -106,12 +91,10 @@ def bars(
         size: inches.
 
     Raises:
-        ValueError: there is no value, or the series have different groups.
+        ValueError: the series have different groups.
     """
-    groups = list(next(iter(series.values()), ()))
-    if not groups:
-        raise ValueError("no bar to draw")
-    figure, (axes,) = _axes(1, size)
+    groups = list(next(iter(series.values())))
+    figure, ((axes,),) = panel_grid(1, 1, size)
     height = 0.8 / len(series)
     for number, (name, values) in enumerate(series.items()):
         if list(values) != groups:
@@ -143,13 +126,8 @@ def matrices(
         row_labels: R of them, beside the first panel.
         number_format: such as ".2f" to write each value in its cell.
         size: inches of a panel.
-
-    Raises:
-        ValueError: there is no matrix.
     """
-    if not panels:
-        raise ValueError("no matrix to draw")
-    figure, grid = _axes(len(panels), size)
+    figure, (grid,) = panel_grid(1, len(panels), size)
     for axes, (title, matrix) in zip(grid, panels.items(), strict=True):
         values = np.asarray(matrix)
         axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -173,22 +151,14 @@ def scatter_panels(
         panels: title of a panel to name of a group to points [N, 2]; every panel has its own
             legend and scale.
         size: screen pixels of a panel's side.
-
-    Raises:
-        ValueError: there is no panel or group, or points are not [N, 2].
     """
-    if not panels or not all(panels.values()):
-        raise ValueError("no points to draw")
-    figure, row = _axes(len(panels), (size / DOTS, size / DOTS))
+    figure, (row,) = panel_grid(1, len(panels), (size / DOTS, size / DOTS))
     for axes, (title, groups) in zip(row, panels.items(), strict=True):
         for index, (name, places) in enumerate(groups.items()):
-            values = np.asarray(places)
-            if values.ndim != 2 or values.shape[1] != 2:
-                raise ValueError(f"{title}, {name}: need points [N, 2], got {list(values.shape)}")
             colour = list(PALETTE.values())[index % len(PALETTE)]
             marker = MARKERS[index % len(MARKERS)]
-            axes.scatter(*values.T, s=9, color=colour, marker=marker, alpha=0.6, linewidths=0,
-                         label=name)  # fmt: skip
+            style = {"s": 9, "color": colour, "marker": marker, "alpha": 0.6, "linewidths": 0}
+            axes.scatter(*np.asarray(places).T, label=name, **style)
         axes.set_title(title, fontsize=POINTS, parse_math=False)
         axes.legend(fontsize=POINTS, frameon=False, handletextpad=0.1, borderpad=0.1)
         axes.set(xticks=[], yticks=[])

@@ -57,36 +57,20 @@ class History:
 
 @dataclass
 class RunState:
-    """Everything that a run needs to go on as if it had never stopped.
+    """Everything that a run needs to go on as if it had never stopped."""
 
-    Attributes:
-        networks: name to network, without what several processes wrap around them.
-        averages: name to averaged network.
-        optimizers: name to optimizer.
-        schedules: name to learning-rate schedule.
-        batches: where in which epoch the data stand.
-        noise: the generator of the run's noise.
-        history: what was measured so far.
-        step: how many steps are done.
-    """
-
-    networks: dict[str, nn.Module]
+    networks: dict[str, nn.Module]  # without what several processes wrap around them
     averages: dict[str, AveragedModel]
     optimizers: dict[str, torch.optim.Optimizer]
     schedules: dict[str, LambdaLR]
-    batches: CaptionBatches
+    batches: CaptionBatches  # where in which epoch the data stand
     noise: torch.Generator
     history: History
-    step: int = 0
+    step: int = 0  # how many are done
 
     def _parts(self) -> dict[str, dict[str, Any]]:
-        return {
-            "networks": self.networks,
-            "averages": self.averages,
-            "optimizers": self.optimizers,
-            "schedules": self.schedules,
-            "data": {"batches": self.batches},
-        }
+        named = ("networks", "averages", "optimizers", "schedules")
+        return {name: getattr(self, name) for name in named} | {"data": {"batches": self.batches}}
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values only."""
@@ -111,10 +95,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """Return, as plain values by name, what a run must still have when it is resumed.
 
-    Args:
-        config: a `TrainingConfig`; what does not touch the weights is left out.
-        networks: name to network, with its `config` if it has one.
-        more: such as the keys of the data.
+    Of the `TrainingConfig`, what does not touch the weights is left out.
     """
     free = FREE_TO_CHANGE | ({"steps"} if config.schedule == "constant" else set())
     numbers = {name: value for name, value in asdict(config).items() if name not in free}
@@ -152,11 +133,7 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 def save_run(file: Path, run: RunState, identity: dict[str, Any], place: Place) -> None:
     """Write a run's state; whatever happens meanwhile, `file` holds this state or the last one.
 
-    Args:
-        file: where to; the first process writes, all must call.
-        run: the state.
-        identity: plain values that the run must still have when it is resumed.
-        place: the run's processes.
+    The first process writes, all must call.
 
     Raises:
         OSError: it cannot be written (the disk is full).
@@ -176,18 +153,13 @@ def save_run(file: Path, run: RunState, identity: dict[str, Any], place: Place) 
 
 
 def resume_run(file: Path, run: RunState, identity: dict[str, Any], place: Place) -> None:
-    """Set a run to the state in a file, if the file belongs to this run.
+    """Set a run, put together as if it began anew, to the state in a file by `save_run`.
 
-    Args:
-        file: written by `save_run`.
-        run: put together as if it began anew.
-        identity: must equal the one saved.
-        place: the run's processes. If their number has changed, the global random generators,
-            which each process has for itself, keep their fresh seeds.
+    If the number of processes has changed, the global random generators, which each process has
+    for itself, keep their fresh seeds.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is cut short or something else, or belongs to another run.
+        ValueError: it is cut short or something else, or its identity is that of another run.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -217,9 +189,7 @@ def resume_run(file: Path, run: RunState, identity: dict[str, Any], place: Place
 def checkpoint_path(name_or_path: str | os.PathLike[str]) -> Path:
     """Return where a checkpoint lies, without a suffix.
 
-    Args:
-        name_or_path: a name in `data/checkpoints`, or a path, with .safetensors or without. What
-            has a folder in it is a path.
+    What has no folder in it and no suffix is a name in `data/checkpoints`, all else a path.
     """
     path = Path(name_or_path).expanduser()
     if path.suffix in (".safetensors", ".json"):
@@ -258,11 +228,11 @@ def discriminator_path(name_or_path: str | os.PathLike[str]) -> Path:
 def save_weights(
     name_or_path: str | os.PathLike[str], generator: nn.Module, card: Mapping[str, Any]
 ) -> Path:
-    """Write a generator's weights and its model card.
+    """Write the weights of a network with `name` and `config`, and its model card.
 
     Args:
         name_or_path: as `checkpoint_path` takes it.
-        generator: has `name`, `config` and weights.
+        generator: the network.
         card: the fields of `CARD_FIELDS` but "model", "config" and "sha256", which are filled in;
             "encoder" holds name, fingerprint and pooling. More fields are kept.
 
@@ -279,11 +249,12 @@ def save_weights(
     data = safetensors.torch.save(weights)
     card["sha256"] = hashlib.sha256(data).hexdigest()
     _check_card(card, f"the card for {path}")
-    weights_file, card_file = _with_suffix(path, ".safetensors"), _with_suffix(path, ".json")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    weights_file, card_file = _files(path)
     # The two get their names one right after the other, when both are whole.
     with runtime.atomic_file(card_file) as card_part, runtime.atomic_file(weights_file) as part:
         part.write_bytes(data)
-        _write_card(card_part, card)
+        card_part.write_text(text, encoding="utf-8", newline="\n")
     return weights_file
 
 
@@ -292,23 +263,22 @@ def load_generator(
     device: torch.device | str | None = None,
     builders: Mapping[str, Callable[..., nn.Module]] = DECODERS,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a trained generator from its model card and weights.
+    """Build a trained network from its model card and weights.
 
     Args:
         name_or_path: as `checkpoint_path` takes it.
         device: where the weights go; the CPU if None.
-        builders: model name to class, of all the generators that may be asked for.
+        builders: model name to class, of all that may be asked for.
 
     Returns:
-        The generator in eval mode, and its card.
+        The network in eval mode, and its card.
 
     Raises:
         FileNotFoundError: no such weights, or no card beside them.
         ValueError: a card that is not one, a model that is not known, or weights that are cut
             short, changed, or of another network.
     """
-    path = checkpoint_path(name_or_path)
-    weights_file, card_file = _with_suffix(path, ".safetensors"), _with_suffix(path, ".json")
+    weights_file, card_file = _files(checkpoint_path(name_or_path))
     if not weights_file.is_file():
         known = sorted(file.stem for file in weights_file.parent.glob("*.safetensors"))
         there = f"there are {', '.join(known)}" if known else "there are none"
@@ -316,7 +286,7 @@ def load_generator(
             f"no checkpoint {weights_file}: {there} in that folder. Train one with "
             "`python -m t2i_course train`, or name another."
         )
-    card = _read_card(card_file)
+    card = read_card(card_file)
     data = weights_file.read_bytes()
     if hashlib.sha256(data).hexdigest() != card["sha256"]:
         raise ValueError(
@@ -343,28 +313,11 @@ def load_generator(
 def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint's model card, without its weights.
 
-    Args:
-        name_or_path: as `checkpoint_path` takes it.
-
     Raises:
         FileNotFoundError: no such card.
         ValueError: it is not a model card.
     """
-    return _read_card(_with_suffix(checkpoint_path(name_or_path), ".json"))
-
-
-def _with_suffix(path: Path, suffix: str) -> Path:
-    """Append a suffix; a dot in the name, as in "baseline-0.5", stays."""
-    return path.with_name(path.name + suffix)
-
-
-def _write_card(file: Path, card: Mapping[str, Any]) -> None:
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    file.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _read_card(file: Path) -> dict[str, Any]:
-    """Read and check a model card."""
+    _, file = _files(checkpoint_path(name_or_path))
     if not file.is_file():
         raise FileNotFoundError(
             f"the model card {file} is missing: the weights cannot be used without it. Copy it "
@@ -378,8 +331,13 @@ def _read_card(file: Path) -> dict[str, Any]:
     return card
 
 
+def _files(path: Path) -> tuple[Path, Path]:
+    """Weights and card; a dot in the name, as in "baseline-0.5", stays."""
+    return path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
+
+
 def _check_card(card: Any, where: str) -> None:
-    """Raise ValueError unless a card has every field, of the right kind."""
+    """Raise ValueError unless a card has every field, and its encoders theirs."""
     if not isinstance(card, dict) or (missing := [f for f in CARD_FIELDS if f not in card]):
         lacks = f"lacks {', '.join(missing)}" if isinstance(card, dict) else "is no JSON object"
         raise ValueError(f"{where} {lacks}: a model card needs {', '.join(CARD_FIELDS)}")
@@ -387,5 +345,3 @@ def _check_card(card: Any, where: str) -> None:
         named = card.get(name, card["encoder"])
         if not isinstance(named, dict) or not {"name", "fingerprint", "pooling"} <= named.keys():
             raise ValueError(f"{where}: {name} needs name, fingerprint and pooling, not {named!r}")
-    if not isinstance(card["config"], dict):
-        raise ValueError(f"{where}: config must hold the model's arguments, not a list or a text")

@@ -28,20 +28,12 @@ CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "flow", "gan", "gan-d
 
 @dataclass(frozen=True)
 class Check:
-    """One line of `python -m t2i_course doctor`.
-
-    Attributes:
-        name: what was looked at.
-        ok: whether it is as the course needs it.
-        detail: what was found.
-        remedy: what to type when it is not ok.
-        required: whether the course cannot go on without it.
-    """
+    """One line of `python -m t2i_course doctor`."""
 
     name: str
     ok: bool
-    detail: str
-    remedy: str = ""
+    detail: str  # what was found
+    remedy: str = ""  # what to type when it is not ok
     required: bool = True
 
 

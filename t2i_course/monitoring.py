@@ -52,10 +52,9 @@ def validation_loss(
     data: PackedCaptions,
     text: np.ndarray | Tensor,
 ) -> float:
-    """Average `Objective.validate` over a fixed part of the held-out images.
+    """Average `Objective.validate` over a fixed part of the held-out images, evenly spaced.
 
-    The images are evenly spaced, each with one caption and one noise vector, the same every time.
-    Each counts once, so that the result does not depend on the batch size.
+    Each counts once, with the same caption and noise every time, whatever the batch size.
 
     Raises:
         FloatingPointError: it is infinite or not a number.
@@ -79,12 +78,17 @@ def validation_loss(
             losses = objective.validate(place.batch(batch, text, part_noise, run.step), networks)
             total += losses.cpu().double().sum().item()
     loss = place.mean(torch.tensor(total)).item() * place.processes / number
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the validation loss became {loss} at step {run.step}: lower the learning rate, or "
-            "take precision float32"
-        )
+    check_finite("validation loss", loss, run.step)
     return loss
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    """Raise FloatingPointError, with what to do, where a loss is infinite or not a number."""
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the {name} became {value} at step {step}: lower the learning rate, or take "
+            "precision float32"
+        )
 
 
 def record(
@@ -93,9 +97,9 @@ def record(
     losses: list[dict[str, Tensor]],
     seconds: float,
     place: Place,
-    log: Callable[[int, dict[str, float]], None] | None = None,
+    log: Callable[[int, dict[str, float]], None] | None,
 ) -> None:
-    """Write the steps since the last look into the history, and empty the list of losses.
+    """Write the steps since the last look into the history and the log; empty the list of losses.
 
     Raises:
         FloatingPointError: a loss is infinite or not a number.
@@ -105,11 +109,7 @@ def record(
     for name in losses[0]:
         values = place.mean(torch.stack([loss[name].float() for loss in losses])).tolist()
         for step, value in enumerate(values, start=first):
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss {name} became {value} at step {step}: lower the learning rate, or "
-                    "take precision float32"
-                )
+            check_finite(f"loss {name}", value, step)
         history.losses.setdefault(name, []).extend(values)
     history.steps += range(first, run.step + 1)
     history.images_per_second += [number * config.batch_size / seconds] * number
@@ -128,10 +128,7 @@ def show(
     place: Place,
     everywhere: bool = False,
 ) -> None:
-    """Let a callback draw or evaluate, and put the random generators back as they were.
-
-    It is called in the first process only, unless `everywhere`.
-    """
+    """Let a callback draw, in the first process or everywhere, without a trace in random states."""
     if draw is None or (place.rank > 0 and not everywhere):
         return
     before = checkpoints.random_state(place.device)
@@ -150,28 +147,22 @@ class Watch:
         draw: called with (step, generator) before the first step, every `draw_every` steps and at
             the end. The generator has averaged weights and is in eval mode; what is drawn at
             random there does not touch the run.
-        evaluate: called in the same way every `evaluate_every` steps and at the end, each time
-            before the step's checkpoint: a run that is resumed leaves no evaluation out. Every
-            process calls it, so that they can share the work.
+        evaluate: called so every `evaluate_every` steps and at the end, by every process, before
+            the step's checkpoint: a run that is resumed leaves no evaluation out.
         log: called in the first process with (step, {"mse": ..., ...}) for every step, some steps
-            late, and with {"validation": ...}. A run that is resumed calls it again for the steps
-            since its checkpoint.
+            late, and with {"validation": ...}; after a resume again for those since the checkpoint.
         file: where the run is saved; None for nowhere.
-        identity: of the run, for `checkpoints.save_run`.
-        losses: of the steps since the last look.
-        looked: when that was, by `time.perf_counter`.
-        saved: when the run was saved.
     """
 
     val_data: PackedCaptions
     val_text: np.ndarray | Tensor
-    draw: Callable[[int, nn.Module], None] | None = None
-    evaluate: Callable[[int, nn.Module], None] | None = None
-    log: Callable[[int, dict[str, float]], None] | None = None
-    file: Path | None = None
-    identity: dict[str, Any] = field(default_factory=dict)
-    losses: list[dict[str, Tensor]] = field(default_factory=list)
-    looked: float = field(default_factory=time.perf_counter)
+    draw: Callable[[int, nn.Module], None] | None
+    evaluate: Callable[[int, nn.Module], None] | None
+    log: Callable[[int, dict[str, float]], None] | None
+    file: Path | None
+    identity: dict[str, Any]  # of the run, for `checkpoints.save_run`
+    losses: list[dict[str, Tensor]] = field(default_factory=list)  # since the last look
+    looked: float = field(default_factory=time.perf_counter)  # when that was
     saved: float = field(default_factory=time.perf_counter)
 
     def after_step(

@@ -30,7 +30,7 @@ from torch import Tensor
 
 DOTS = 100  # per inch
 GAP = 4  # pixels between two pictures
-FONT = 9  # points, which can be read in print; `set_font` takes another size
+FONT = 9  # points, which can be read in print
 LINE = 17.2  # pixels for a line of text in that font
 CHARACTER = 6.9  # pixels, the mean width of a letter in that font
 HAIR = 1e-6  # pixels: without it 58 / 100 * 100 is 57 pixels high, and a picture of 16 pixels 17
@@ -68,13 +68,8 @@ def to_pixels(images: Tensor) -> np.ndarray:
 def store_small_pictures(colors: int = 256) -> None:
     """Let a notebook store its figures as PNG of a few colours, a third of the usual size.
 
-    Outside a notebook this does nothing.
-
-    Args:
-        colors: kept in each figure, 2 to 256 or ValueError; flat diagrams need few, photos many.
+    Outside a notebook this does nothing. Flat diagrams need few of 2 to 256 colours, photos many.
     """
-    if not 2 <= colors <= 256:
-        raise ValueError(f"a PNG with a palette has 2 to 256 colours, not {colors}")
     shell = get_ipython()
     if shell is None:
         return
@@ -108,12 +103,6 @@ def show(alternative_text: str) -> None:
     """Show the current figure, and store with it what a reader who cannot see it should know."""
     display(plt.gcf(), metadata={"image/png": {"alt": alternative_text}})
     plt.close()
-
-
-def set_font(points: float) -> None:
-    """Write all that follows in another size."""
-    global FONT, LINE, CHARACTER
-    FONT, LINE, CHARACTER = points, 17.2 / 9 * points, 6.9 / 9 * points
 
 
 def image_grid(
@@ -185,13 +174,7 @@ def caption_columns(
         captions: C of them.
         row_titles: one for each of the S rows.
         scale: screen pixels for a picture's pixel.
-
-    Raises:
-        ValueError: the shapes or numbers do not fit.
     """
-    if images.ndim != 5 or len(captions) != len(images):
-        got = f"{list(images.shape)} and {len(captions)} captions"
-        raise ValueError(f"need images [C, S, 3, H, W] and C captions, got {got}")
     by_row = images.transpose(0, 1).flatten(0, 1)  # [S * C, 3, H, W]
     return image_grid(by_row, captions, len(captions), row_titles, scale)
 
@@ -208,16 +191,8 @@ def pair_grid(
         columns: pairs in a row; fewer if there are fewer pairs.
         width: screen pixels that a pair has at least: small pictures are enlarged by a whole
             number, so that their captions can be read.
-
-    Raises:
-        ValueError: the shapes or numbers do not fit.
     """
     left, right = (torch.from_numpy(to_pixels(images)) for images in (drawn, real))
-    if left.shape != right.shape or len(captions) != len(left):
-        raise ValueError(
-            f"{list(left.shape)} drawn, {list(right.shape)} real pixels and {len(captions)} "
-            "captions: give one of each for a pair, of one size"
-        )
     white = torch.full((*left.shape[:2], 3, 3), 255, dtype=torch.uint8)  # [N, H, 3, 3]
     pairs = torch.cat((white, left, white[:, :, :1], right, white), dim=2)  # [N, H, 2 W + 7, 3]
     pairs = pairs.permute(0, 3, 1, 2)
@@ -243,12 +218,7 @@ def loss_curves(
         logarithmic: whether the vertical axis is.
         scale: screen pixels for a picture's pixel.
         across: label of the other axis.
-
-    Raises:
-        ValueError: there is no curve, or a curve's steps and values differ in number.
     """
-    if not curves:
-        raise ValueError("no curve to draw")
     pictures = {step: to_pixels(images) for step, images in (pictures or {}).items()}
     sizes = [pixels.shape[:3] for pixels in pictures.values()] or [(0, 0, 0)]
     rows, height, width = (max(size[k] for size in sizes) for k in range(3))
@@ -260,8 +230,6 @@ def loss_curves(
     figure = _figure(left + plot_width + strip, top + plot_height + bottom)
     axes = _place(figure, left, top, plot_width, plot_height)
     for index, (name, (steps, values)) in enumerate(curves.items()):
-        if len(steps) != len(values):
-            raise ValueError(f"curve {name!r} has {len(steps)} steps and {len(values)} values")
         colour = list(PALETTE.values())[index % len(PALETTE)]
         dashes = DASHES[index % len(DASHES)]
         axes.plot(steps, values, dashes, color=colour, linewidth=1.4, label=_ascii(name))
@@ -302,18 +270,12 @@ def interval_panels(
         unit: screen pixels of a panel's width and of a row's height.
 
     Raises:
-        ValueError: there is no panel or no row, the panels' rows differ, or a value lies outside
-            its interval or below 0.
+        ValueError: the panels' rows differ.
     """
-    rows = list(next(iter(panels.values()), ()))
-    if not rows:
-        raise ValueError("no value to draw")
+    rows = list(next(iter(panels.values())))
     for name, values in panels.items():
         if list(values) != rows:
             raise ValueError(f"panel {name!r} has the rows {list(values)}, the first has {rows}")
-        for row, (value, low, high) in values.items():
-            if not low <= value <= high or value < 0:
-                raise ValueError(f"{name}, {row}: {value} with the interval {low} to {high}")
     left, bottom = _widest(rows) + 14, round(2.2 * LINE) + 13
     top, gap = 8, 24
     width, height = unit[0], unit[1] * len(rows)
@@ -355,17 +317,9 @@ def heat_map(
         number_format: such as ".2f" to write each value in its cell.
         limits: values of the darkest and the lightest colour; the matrix's own if None.
         cell: screen pixels of a cell's side.
-
-    Raises:
-        ValueError: the matrix has not two dimensions, or labels are missing.
     """
     values = torch.as_tensor(matrix).detach().cpu().float().numpy()
-    if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"need a matrix [R, C], got shape {list(values.shape)}")
     rows, columns = values.shape
-    for labels, count, name in ((row_labels, rows, "row"), (column_labels, columns, "column")):
-        if labels is not None and len(labels) != count:
-            raise ValueError(f"{len(labels)} {name} labels for {count} {name}s")
     low, high = limits or (float(values.min()), float(values.max()))
     left, bottom = (_widest(labels or [""]) + 14 for labels in (row_labels, column_labels))
     top = 22 if title else 6
@@ -406,14 +360,8 @@ def diagram(
         unit: screen pixels from one column and one row to the next.
 
     Raises:
-        ValueError: an arrow names a box that is not there, or a kind is unknown.
+        KeyError: an arrow names a box that is not there, or a kind is unknown.
     """
-    if not boxes:
-        raise ValueError("no box to draw")
-    if unknown := {kind for *_, kind in boxes.values()} - set(BOX_COLOURS):
-        raise ValueError(f"unknown kinds of box {sorted(unknown)}: known are {list(BOX_COLOURS)}")
-    if lost := {name for arrow in arrows for name in arrow[:2]} - set(boxes):
-        raise ValueError(f"arrows from or to boxes that are not there: {sorted(lost)}")
     columns = max(column for column, *_ in boxes.values()) + 1
     rows = max(row for _, row, *_ in boxes.values()) + 1
     width, height = round(columns * unit[0]), round(rows * unit[1])

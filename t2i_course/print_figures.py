@@ -44,38 +44,23 @@ LETTER = 0.58  # width of a letter over its height
 
 @dataclass(frozen=True)
 class FreshPictures:
-    """What generators drew of fresh captions.
-
-    Attributes:
-        captions: C of them.
-        real: uint8 [C, 3, 64, 64], scenes that they describe.
-        drawn: of each generator, uint8 [S, C, 3, 64, 64], for each of S seeds of the noise.
-        right: of each generator, [S, C], whether all that the caption states is right.
-    """
+    """What generators drew of C fresh captions, with S seeds of the noise."""
 
     captions: tuple[str, ...]
-    real: np.ndarray
-    drawn: dict[str, np.ndarray]
-    right: dict[str, np.ndarray]
+    real: np.ndarray  # uint8 [C, 3, 64, 64], scenes that they describe
+    drawn: dict[str, np.ndarray]  # of each generator, uint8 [S, C, 3, 64, 64]
+    right: dict[str, np.ndarray]  # of each, [S, C]: is all right that the caption states?
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a generator is worth, and what it cost.
-
-    Attributes:
-        name: of the generator.
-        seconds: of its training, with the runs that it went on from.
-        steps: of its last run.
-        machine: that trained it.
-        share: value, low, high: captions with everything right.
-    """
+    """What a generator is worth, and what it cost."""
 
     name: str
-    seconds: float
-    steps: int
-    machine: str
-    share: tuple[float, float, float]
+    seconds: float  # of its training, with the runs that it went on from
+    steps: int  # of its last run
+    machine: str  # that trained it
+    share: tuple[float, float, float]  # value, low, high: captions with everything right
 
 
 def scene_generators() -> list[str]:
@@ -98,12 +83,7 @@ def draw_fresh(
 ) -> FreshPictures:
     """Let generators draw the same captions, of scenes that nobody has seen; check each picture.
 
-    Args:
-        names: of the generators.
-        captions: C.
-        seeds: of the noise.
-        seed: of the scenes.
-        device: where the networks compute.
+    `seeds` are those of the noise, `seed` is that of the scenes.
     """
     scenes, texts, facts = [], [], []
     for number in range(captions):
@@ -133,13 +113,9 @@ def training_cost(name: str) -> tuple[float, int, str]:
 
 
 def sample_grid(pictures: FreshPictures, width: float = TEXT_WIDTH) -> Figure:
-    """Draw what each generator made of the first captions: a line each, real scenes first.
+    """Draw what each generator made with the first seed: a line each, real scenes first.
 
-    As many captions as fit in the width at about an inch each.
-
-    Args:
-        pictures: of one seed or more; the first seed is shown.
-        width: inches.
+    As many captions are shown as fit in the width, in inches, at about an inch each.
     """
     left = 0.08 + max(map(len, ["real", *pictures.drawn])) * POINTS * LETTER / 72
     count = min(len(pictures.captions), max(1, round((width - left) / 0.95)))
@@ -166,12 +142,7 @@ def sample_grid(pictures: FreshPictures, width: float = TEXT_WIDTH) -> Figure:
 
 
 def cost_figure(costs: Sequence[Cost], width: float = COLUMN_WIDTH) -> Figure:
-    """Draw quality against cost: minutes of training, and captions with everything right.
-
-    Args:
-        costs: one or more.
-        width: inches.
-    """
+    """Draw quality against cost: captions with everything right, and minutes of training."""
     with matplotlib.rc_context(PRINT):
         figure, axes = plt.subplots(figsize=(width, 0.72 * width), layout="constrained")
         for number, cost in enumerate(costs):

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -35,23 +36,14 @@ PATIENCE = 6  # hours that processes wait for one of them, which may be judging 
 
 @dataclass(frozen=True)
 class TrainingBatch(Batch):
-    """A `data.Batch` on the device, with what a generator takes.
+    """A `data.Batch` on the device, with what a generator takes."""
 
-    Attributes:
-        text: features of the captions: sentences [B, D], float32, or sentences and words.
-        noise: [B, Z], or None for a generator without noise.
-        step: the number of the step, from 1.
-        chance: what `draw` draws from, on the CPU; torch's global generator if None.
-        rank: the number of this process.
-        processes: how many share the step.
-    """
-
-    text: TextFeatures | Tensor
-    noise: Tensor | None
-    step: int
-    chance: torch.Generator | None = None
-    rank: int = 0
-    processes: int = 1
+    text: TextFeatures | Tensor  # of the captions: sentences [B, D], float32, or with their words
+    noise: Tensor | None  # [B, Z], or None for a generator without noise
+    step: int  # from 1
+    chance: torch.Generator | None = None  # of `draw`, on the CPU; torch's global one if None
+    rank: int = 0  # of this process
+    processes: int = 1  # that share the step
 
     def draw(self, *shape: int) -> Tensor:
         """Draw numbers in [0, 1) for each picture: [B, *shape], float64, on the CPU.
@@ -83,19 +75,12 @@ class TrainingBatch(Batch):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run computes.
+    """Where a run computes."""
 
-    Attributes:
-        accelerator: joins the processes; it does not choose the device of a single one.
-        device: of networks and batches.
-        autocast_dtype: of convolutions and matrix products; None for float32.
-        memory_format: of images and the weights of convolutions.
-    """
-
-    accelerator: Accelerator
-    device: torch.device
-    autocast_dtype: torch.dtype | None
-    memory_format: torch.memory_format
+    accelerator: Accelerator  # joins the processes; it does not choose the device of a single one
+    device: torch.device  # of networks and batches
+    autocast_dtype: torch.dtype | None  # of convolutions and matrix products; None for float32
+    memory_format: torch.memory_format  # of images and the weights of convolutions
 
     @property
     def rank(self) -> int:
@@ -120,14 +105,9 @@ class Place:
         step: int,
         chance: torch.Generator | None = None,
     ) -> TrainingBatch:
-        """Bring a batch to the device.
+        """Bring a batch to the device, with its rows of the features [N, D] of all captions.
 
-        Args:
-            batch: from `CaptionBatches`.
-            text: features of all captions of the data: [N, D], or with their words.
-            noise: [B, Z] or None.
-            step: the number of the step.
-            chance: at the same state in every process; see `TrainingBatch.draw`.
+        `chance` is at the same state in every process; see `TrainingBatch.draw`.
         """
         features = text[batch.caption_rows.numpy()]  # [B, D], or TextFeatures
         if not isinstance(features, TextFeatures):
@@ -165,11 +145,7 @@ class Place:
 
 
 def find_place(device_name: str | None = None, precision: str = "auto") -> Place:
-    """Choose the device, and join the other processes if there are any.
-
-    Args:
-        device_name: as `runtime.choose_device` takes it.
-        precision: "float32", "bf16", or "auto": bf16 where it is faster.
+    """Choose the device and the number format, and join the other processes if there are any.
 
     Raises:
         ValueError: an unknown device or precision, or processes that do not find each other.
@@ -238,11 +214,9 @@ def no_exchange(modules: Iterable[nn.Module], place: Place, wanted: bool) -> Ite
 
 @contextlib.contextmanager
 def stop_signals(enabled: bool = True) -> Iterator[list[int]]:
-    """Collect the signals of `STOPS`, so that a step can be finished and saved.
+    """Collect the signals of `STOPS` in a list, so that a step can be finished and saved.
 
-    Yields:
-        A list that the first signal's number is put on; the second signal raises
-        KeyboardInterrupt at once. Outside of the main thread nothing is collected.
+    The second signal raises KeyboardInterrupt at once. In other threads nothing is collected.
     """
     received: list[int] = []
 
@@ -267,31 +241,18 @@ def stop_signals(enabled: bool = True) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock ends with this process, however that ends.
-
-    The folder itself is locked. It is made if missing, and goes again if it stays empty. Windows
-    knows no such lock: nothing is done there.
+    """Keep other processes out of a run's folder; the lock ends with this process in any case.
 
     Raises:
         BlockingIOError: another process has it.
     """
+    file = runtime.data_folder() / "cache" / f"run-{folder.name}.lock"
+    file.parent.mkdir(exist_ok=True)
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+        lock = filelock.FileLock(file).acquire(blocking=False)
+    except filelock.Timeout:
         raise BlockingIOError(
             f"another process is at work in {folder}: wait for its end, or name another --output"
         ) from None
-    try:
+    with lock:
         yield
-    finally:
-        with contextlib.suppress(OSError):  # there is something in it
-            folder.rmdir()
-        os.close(handle)

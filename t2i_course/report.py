@@ -19,8 +19,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,77 +47,48 @@ QUOTE = re.compile(
 class Row:
     """One measured number, and how to measure it again.
 
-    Attributes:
-        id: its name in quotes: small letters, digits and hyphens.
-        metric: what was measured, with its unit.
-        value: the number.
-        interval: (low, high) at 95 %, or None where there is none.
-        samples: how many pictures, captions or repetitions the value rests on.
-        seeds: of the runs behind it; empty if nothing was random.
-        split: of the data, such as "val_unseen"; "none" for a timing.
-        extractor: what read the pictures, such as "oracle"; "none" if nothing did.
-        data: name of the data set.
-        hardware: `runtime.hardware()`.
-        seconds: that the measurement took.
-        command: that makes the number again, from the checkout.
-        date: of the measurement, such as "2026-01-31".
-
     Raises:
         ValueError: a field is empty, of the wrong type, or not finite, or the interval does not
             hold the value.
     """
 
-    id: str
-    metric: str
+    id: str  # its name in quotes: small letters, digits and hyphens
+    metric: str  # what was measured, with its unit
     value: float
-    interval: tuple[float, float] | None
-    samples: int
-    seeds: tuple[int, ...]
-    split: str
-    extractor: str
+    interval: tuple[float, float] | None  # at 95 %
+    samples: int  # how many pictures, captions or repetitions the value rests on
+    seeds: tuple[int, ...]  # of the runs behind it; empty if nothing was random
+    split: str  # of the data, such as "val_unseen"; "none" for a timing
+    extractor: str  # what read the pictures, such as "oracle"; "none" if nothing did
     data: str
-    hardware: str
-    seconds: float
-    command: str
+    hardware: str  # `runtime.hardware()`
+    seconds: float  # that the measurement took
+    command: str  # that makes the number again, from the checkout
     date: str = field(default_factory=lambda: datetime.date.today().isoformat())
 
     def __post_init__(self) -> None:
         """Refuse what a reader could not check."""
-        for name in ("metric", "split", "extractor", "data", "hardware", "command"):
-            value = getattr(self, name)
-            self._need(isinstance(value, str) and value.strip(), f"{name} is a text, not {value!r}")
-        self._need(
-            isinstance(self.id, str) and re.fullmatch(r"[a-z0-9-]+", self.id),
-            f"id is made of small letters, digits and hyphens, not {self.id!r}",
-        )
-        self._need(_is_number(self.value), f"value is a finite number, not {self.value!r}")
-        self._need(
-            _is_number(self.seconds) and self.seconds >= 0, f"seconds: bad value {self.seconds!r}"
-        )
-        whole = isinstance(self.samples, int) and not isinstance(self.samples, bool)
-        self._need(whole and self.samples > 0, f"samples is a count, not {self.samples!r}")
-        seeds = isinstance(self.seeds, (list, tuple)) and all(type(s) is int for s in self.seeds)
-        self._need(seeds, f"seeds is a list of whole numbers, not {self.seeds!r}")
-        object.__setattr__(self, "seeds", tuple(self.seeds))  # JSON gives lists
         try:
+            low, high = self.interval or (self.value, self.value)
+            named = re.fullmatch(r"[a-z0-9-]+", self.id)
+            texts = self.metric, self.split, self.extractor, self.data, self.hardware, self.command
+            finite = map(math.isfinite, (low, self.value, high, self.seconds))
+            faults = {
+                "id has other characters than small letters, digits and hyphens": not named,
+                "a text is empty": not all(text.strip() for text in texts),
+                "a number is not finite": not all(finite),
+                "samples are no count": not isinstance(self.samples, int) or self.samples < 1,
+                "seeds are not whole": not all(isinstance(seed, int) for seed in self.seeds),
+                "seconds are below 0": self.seconds < 0,
+                f"interval {low} to {high} lacks {self.value}": not low <= self.value <= high,
+            }
             datetime.date.fromisoformat(self.date)
-        except (TypeError, ValueError):
-            self._need(False, f"date is written as 2026-01-31, not {self.date!r}")
-        if self.interval is not None:
-            pair = isinstance(self.interval, (list, tuple)) and len(self.interval) == 2
-            pair = pair and all(map(_is_number, self.interval))
-            self._need(pair, f"interval is two finite numbers, not {self.interval!r}")
-            low, high = self.interval
-            self._need(
-                low <= self.value <= high,
-                f"interval {low} to {high} does not hold the value {self.value}",
-            )
-            object.__setattr__(self, "interval", (low, high))
-
-    def _need(self, condition: object, message: str) -> None:
-        """Raise ValueError, with the row's id, unless the condition holds."""
-        if not condition:
-            raise ValueError(f"ledger row {self.id!r}: {message}")
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"ledger row {self.id!r}: {error}") from error
+        if wrong := [fault for fault, found in faults.items() if found]:
+            raise ValueError(f"ledger row {self.id!r}: {', '.join(wrong)}")
+        object.__setattr__(self, "seeds", tuple(self.seeds))  # JSON gives lists
+        object.__setattr__(self, "interval", self.interval and (low, high))
 
     def render(self, form: str) -> str:
         """Write the row as a `str.format` template says, over its fields and `low` and `high`."""
@@ -139,13 +110,7 @@ def slug(text: str) -> str:
 
 
 def check_name(name: str | None) -> str | None:
-    """Check, before the work is done, that rows can be added to a file of the ledger.
-
-    Args:
-        name: of a file in `data/results`, with .json or without; None stays None.
-
-    Returns:
-        The name without .json.
+    """Check, before the work, that rows can be added to a file of the ledger; return its stem.
 
     Raises:
         ValueError: it has other characters than small letters, digits and hyphens, or the ledger
@@ -160,20 +125,12 @@ def check_name(name: str | None) -> str | None:
 
 
 def add_rows(file: str | Path, rows: Iterable[Row]) -> Path:
-    """Write rows into a file of the ledger; a row with the same id is replaced.
-
-    Args:
-        file: a name such as "training.json" in `data/results`, or a path.
-        rows: the new ones.
-
-    Returns:
-        The file's path.
+    """Write rows into a file of the ledger, and return its path; the same id is replaced.
 
     Raises:
         ValueError: the file holds something else, or two of the new rows have one id.
     """
-    path = results_folder() / file  # an absolute path stays what it is
-    rows = list(rows)
+    path, rows = results_folder() / file, list(rows)  # an absolute path stays what it is
     if len({row.id for row in rows}) < len(rows):
         raise ValueError(f"{path.name}: two new rows have the same id")
     ledger = {row.id: row for row in (_read_file(path) if path.exists() else [])}
@@ -185,10 +142,7 @@ def add_rows(file: str | Path, rows: Iterable[Row]) -> Path:
 
 
 def read_rows(folder: Path | None = None) -> list[Row]:
-    """Read the whole ledger.
-
-    Args:
-        folder: of its files, `results_folder()` if None.
+    """Read the whole ledger, in `results_folder()` unless another is given.
 
     Raises:
         ValueError: a file is not a list of complete rows, or two rows have one id.
@@ -204,11 +158,7 @@ def read_rows(folder: Path | None = None) -> list[Row]:
 
 
 def find_row(id: str, folder: Path | None = None) -> Row:
-    """Return the ledger's row of that id.
-
-    Raises:
-        KeyError: there is none.
-    """
+    """Return the ledger's row of that id, or raise KeyError."""
     for row in read_rows(folder):
         if row.id == id:
             return row
@@ -217,10 +167,6 @@ def find_row(id: str, folder: Path | None = None) -> Row:
 
 def fill_quotes(text: str, rows: Iterable[Row]) -> str:
     """Render every quote of the ledger in a Markdown text again.
-
-    Args:
-        text: with quotes as shown at the top of this module.
-        rows: the ledger.
 
     Raises:
         KeyError: a quote names a row that is not there.
@@ -237,12 +183,7 @@ def fill_quotes(text: str, rows: Iterable[Row]) -> str:
 
 
 def stale_quotes(text: str, rows: Iterable[Row]) -> list[str]:
-    """Find the quotes that the ledger does not bear out.
-
-    Returns:
-        For each, the row's id, what the ledger says now, and the sentence or the line of a table
-        that quotes it, without marks.
-    """
+    """Say of each quote that the ledger does not bear out the row, the sentence, and the value."""
     ledger, faults = list(rows), []
     for match in QUOTE.finditer(text):
         try:
@@ -275,29 +216,16 @@ def write_quotes(path: str | Path) -> None:
 
 
 def _read_file(path: Path) -> list[Row]:
-    """Read one file of the ledger."""
+    """Read one file of the ledger: a list of rows, with every field and no other."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not JSON ({error}): restore it from git") from error
-    if not isinstance(entries, list):
-        raise ValueError(f"{path.name} is not a list of ledger rows")
-    return [_read_row(entry, path) for entry in entries]
-
-
-def _read_row(entry: Mapping[str, Any], path: Path) -> Row:
-    """Turn an entry of a file into a row; it must have every field and no other."""
-    names = {item.name for item in fields(Row)}
-    if not isinstance(entry, dict) or set(entry) != names:
-        wrong = sorted(names ^ set(entry)) if isinstance(entry, dict) else entry
-        raise ValueError(f"{path.name}: a row lacks fields, or has others: {wrong}")
-    return Row(**entry)
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a finite number, and not True or False."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+        if not isinstance(entries, list):
+            raise TypeError("it is something else")
+        return [Row(**entry | {"date": entry["date"]}) for entry in entries]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path.name} is no list of ledger rows ({error}): restore it from git"
+        ) from error
 
 
 # The results of an evaluation
@@ -305,27 +233,16 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of one set of pictures.
+    """One number of one set of pictures."""
 
-    Attributes:
-        source: of the set: a model's name, `REAL`, or `SHUFFLED`.
-        metric: such as "FD-scenes".
-        estimate: value, interval, number of samples.
-        what: the metric in words, with what it was measured against.
-        extractor: what read the pictures, with its fingerprint.
-        split: of the captions that this number is about.
-        seconds: that it took, together with those measured at once with it.
-        share: whether it is a share, to be shown in per cent.
-    """
-
-    source: str
-    metric: str
+    source: str  # of the set: a model's name, `REAL`, or `SHUFFLED`
+    metric: str  # such as "FD-scenes"
     estimate: Estimate
-    what: str
-    extractor: str
-    split: str
-    seconds: float
-    share: bool
+    what: str  # the metric in words, with what it was measured against
+    extractor: str  # what read the pictures, with its fingerprint
+    split: str  # of the captions that this number is about
+    seconds: float  # that it took, together with those measured at once with it
+    share: bool  # to be shown in per cent
 
     def __str__(self) -> str:
         """The number with its interval, as the table shows it."""
@@ -336,29 +253,17 @@ class Measure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All numbers of one evaluation.
+    """All numbers of one evaluation."""
 
-    Attributes:
-        name: of what drew the pictures.
-        data: name of the data set.
-        split: of its captions.
-        samples: number of pictures.
-        seeds: of the noise.
-        measures: the numbers.
-        left_out: what was not measured, and why.
-        notes: what the numbers are about, and what they may not be compared with.
-        each: pictures of a caption.
-    """
-
-    name: str
+    name: str  # of what drew the pictures
     data: str
-    split: str
-    samples: int
-    seeds: tuple[int, ...]
+    split: str  # of the captions
+    samples: int  # number of pictures
+    seeds: tuple[int, ...]  # of the noise
     measures: tuple[Measure, ...]
-    left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    each: int = 1
+    left_out: tuple[str, ...] = ()  # what was not measured, and why
+    notes: tuple[str, ...] = ()  # what the numbers are about, and may not be compared with
+    each: int = 1  # pictures of a caption
 
     def find(self, metric: str, source: str | None = None) -> Estimate:
         """Return a number by the name of its metric; of the generated pictures by default.
@@ -396,11 +301,8 @@ class Evaluation:
     def rows(self, prefix: str, command: str) -> list[Row]:
         """Return rows of the ledger.
 
-        Args:
-            prefix: of their ids, such as the name of the ledger's file: an id may stand in one
-                file of the ledger only. The rest is made of set, metric, data, split, number of
-                samples and seeds, as in "gan-real-fd-scenes-val-n2000".
-            command: that makes the numbers again.
+        An id is made of a prefix (the name of the ledger's file: an id may stand in one only), set,
+        metric, data, split, number of samples and seeds: "gan-real-fd-scenes-val-n2000".
         """
         data, rows = "" if self.data == "scenes" else self.data, []
         for m in self.measures:
@@ -427,13 +329,12 @@ def write_line(file: str | Path, step: int, found: Evaluation) -> None:
     """Write an evaluation into a run's log, one line of JSON a step, in the steps' order.
 
     A run that is resumed from before its last evaluation measures once more what it has measured:
-    that line is replaced. So is the file, as a whole: half a line is never seen.
+    that line is replaced.
 
     Raises:
         ValueError: the file holds something else.
     """
-    file = Path(file)
-    lines = {line["step"]: line for line in read_lines(file)} if file.exists() else {}
+    lines = {line["step"]: line for line in read_lines(file)} if Path(file).exists() else {}
     metrics = {
         m.metric: {"value": m.estimate.value, "interval": m.estimate.interval,
                    "samples": m.estimate.samples, "extractor": m.extractor}
@@ -457,9 +358,9 @@ def read_lines(file: str | Path) -> list[dict[str, Any]]:
     for number, text in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict) or not {"step", "metrics"} <= line.keys():
-            raise ValueError(f"{file}, line {number} is no evaluation: mend or remove the file")
-        lines.append(line)
+            lines.append(line | {name: line[name] for name in ("step", "metrics")})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{file}, line {number} is no evaluation: mend or remove the file"
+            ) from error
     return lines

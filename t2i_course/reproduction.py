@@ -54,14 +54,11 @@ def limits(metric: str) -> tuple[float, float]:
 
 
 def check_ledger(rows: Sequence[Row], parse: Callable[[str], object] | None = None) -> list[str]:
-    """Look for rows that cannot be right.
-
-    That a row is complete, and that its interval holds its value, is asked when it is read.
+    """Look for rows that cannot be right; that each is complete is asked when it is read.
 
     Args:
         rows: the ledger.
-        parse: reads a command as the real parser does, and raises ValueError where that stops; None
-            leaves it out.
+        parse: reads a command as the real parser does, and raises ValueError where that stops.
 
     Returns:
         A sentence for each fault: a value or an interval out of its metric's range, a command that
@@ -130,9 +127,7 @@ def seconds_of(row: Row, rows: Iterable[Row]) -> float:
 def obstacle(row: Row, exists: Callable[[str, str], bool]) -> str | None:
     """Say why a row cannot be measured on this machine; None if nothing is known against it.
 
-    Args:
-        row: of the ledger.
-        exists: whether what an option names is here, such as ("--data", "flickr8k").
+    `exists` says whether what an option names is here, such as ("--data", "flickr8k").
     """
     if old := OLD_CODE.fullmatch(row.command):
         return (

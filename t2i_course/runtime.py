@@ -25,7 +25,6 @@ import platform
 import random
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -50,13 +49,10 @@ Choice = TypeVar("Choice")
 
 
 def data_folder() -> Path:
-    """Return the folder of everything that is not code: encoders, checkpoints, results, caches.
-
-    Returns:
-        The folder named by T2I_HOME, else `data/` of the checkout that the package runs from.
+    """Return the folder of all that is not code: T2I_HOME, else `data/` of the checkout.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
+        FileNotFoundError: it does not exist.
     """
     if home := os.environ.get("T2I_HOME"):
         folder = Path(home).expanduser().resolve()
@@ -82,10 +78,7 @@ def file_hash(file: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file so that nobody ever sees half of it.
-
-    Args:
-        path: where the file belongs. Its folder is made if missing.
+    """Write a file so that nobody ever sees half of it; its folder is made if missing.
 
     Yields:
         A free name in the same folder, with the same suffix, to write to. When the block ends it
@@ -98,12 +91,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     partial = _partial_name(path)
     try:
-        yield partial
-        with open(partial, "r+b") as file:  # the name must not reach the disk before the bytes do
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except PermissionError as error:
-        raise _forbidden(path.parent, error) from error
+        with _remedy(path.parent):
+            yield partial
+            with open(partial, "r+b") as file:  # the name must not reach the disk before the bytes
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -128,9 +120,6 @@ def atomic_array(
             text = f"{needed / 1e9:.3f} GB are needed, more than the disk has left"
             raise OSError(errno.ENOSPC, f"{text}: free some space, or set T2I_HOME", str(path))
         array = np.lib.format.open_memmap(partial, "w+", dtype, shape)
-        if hasattr(os, "posix_fallocate"):  # else the file takes its room page by page
-            with open(partial, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         yield array
         array.flush()
         del array  # Windows renames no mapped file
@@ -140,19 +129,14 @@ def atomic_array(
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Fill a folder so that it appears whole or not at all.
 
-    Args:
-        path: where the folder belongs.
-
     Yields:
-        An empty folder beside it. When the block ends it becomes `path`; if `path` has appeared
-        meanwhile, made by another process, that one stays and the new one is dropped.
+        An empty folder beside `path`. When the block ends it becomes `path`; if that has appeared
+        meanwhile, made by another process, the new one is dropped.
     """
     path = Path(path)
     partial = _partial_name(path)
-    try:
+    with _remedy(path.parent):
         partial.mkdir()
-    except PermissionError as error:
-        raise _forbidden(path.parent, error) from error
     try:
         yield partial
         try:
@@ -174,24 +158,23 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     import filelock  # `doctor` runs without it
 
     path = Path(path)
-    try:
+    with _remedy(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(f"{path}.lock")
-        lock.acquire()
-    except PermissionError as error:
-        raise _forbidden(path.parent, error) from error
+        lock = filelock.FileLock(f"{path}.lock").acquire()
+    with lock:
+        yield
+
+
+@contextlib.contextmanager
+def _remedy(folder: Path) -> Iterator[None]:
+    """Say what to do where this user may not write, such as in another user's checkout."""
     try:
         yield
-    finally:
-        lock.release()
-
-
-def _forbidden(folder: Path, error: PermissionError) -> PermissionError:
-    """What to do where this user may not write, such as in another user's checkout."""
-    return PermissionError(
-        f"{folder} cannot be written to ({error.strerror}): take a data folder of your own, "
-        f"{own_folder()}"
-    )
+    except PermissionError as error:
+        raise PermissionError(
+            f"{folder} cannot be written to ({error.strerror}): take a data folder of your own, "
+            f"{own_folder()}"
+        ) from error
 
 
 def own_folder() -> str:
@@ -200,14 +183,9 @@ def own_folder() -> str:
 
 
 def _partial_name(path: Path) -> Path:
-    """Return a free name beside `path`, and remove what killed processes left there long ago.
-
-    The folder is made if missing.
-    """
-    try:
+    """A free name in the folder, which is made; what killed processes left there long ago goes."""
+    with _remedy(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise _forbidden(path.parent, error) from error
     for leftover in path.parent.glob(f".{path.stem}.partial-*{path.suffix}"):
         with contextlib.suppress(OSError):  # another process may be removing it, too
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
@@ -219,10 +197,7 @@ def _partial_name(path: Path) -> Path:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Choose where tensors live: CUDA, then MPS, then the CPU.
-
-    Args:
-        name: "auto", "cpu", "mps", "cuda" or "cuda:1". None reads T2I_DEVICE.
+    """Choose where tensors live: "auto" is CUDA, then MPS, then the CPU; None reads T2I_DEVICE.
 
     Raises:
         ValueError: the name is unknown, or this machine has no such device.
@@ -250,16 +225,12 @@ def bf16_pays(device: torch.device | str) -> bool:
     """Say whether bfloat16 is faster than float32 on a device.
 
     It is where the hardware multiplies bfloat16 itself: CUDA GPUs since Ampere, and x86 processors
-    with AVX512-BF16 or AMX. Elsewhere it is emulated, and slower.
+    with AVX512-BF16 or AMX (asked on Linux alone). Elsewhere it is emulated, and slower.
     """
     device = torch.device(device)
     if device.type == "cuda":
-        if torch.version.hip:
-            return True
-        return torch.cuda.get_device_properties(device).major >= 8
-    if device.type == "cpu":
-        return not cpu_features().isdisjoint({"avx512_bf16", "amx_bf16"})
-    return False
+        return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
+    return device.type == "cpu" and not cpu_features().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def most_memory() -> int | None:
@@ -273,38 +244,25 @@ def most_memory() -> int | None:
         import resource
     except ImportError:
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory of freed tensors, where the C library can be told (glibc).
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors, where the C library is glibc.
 
-    By default glibc gives every large block back at once, and the system hands out zeroed pages
-    anew for the same tensor of the next step: a sixth of a training step on the CPU.
-
-    Returns:
-        Whether it was done.
+    By default it gives every large block back at once, and the system hands out zeroed pages anew
+    for the same tensor of the next step: a sixth of a training step on the CPU.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    no_mapping = mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap, too
-    return bool(no_mapping and mallopt(-1, 2**31 - 1))  # M_TRIM_THRESHOLD: the heap stays
+        mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap, too
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap stays
 
 
-@functools.cache
-def cpu_features() -> frozenset[str]:
-    """Return the names of the processor's instruction sets, as far as they can be asked for."""
-    if flags := _cpuinfo("flags") or _cpuinfo("Features"):
-        return frozenset(flags.split())
-    if hasattr(torch.cpu, "get_capabilities"):  # not Linux: a query that is younger than torch 2.11
-        return frozenset(name for name, has in torch.cpu.get_capabilities().items() if has is True)
-    return frozenset()
+def cpu_features() -> set[str]:
+    """Return the names of the processor's instruction sets; none where Linux does not tell."""
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def seed_everything(seed: int) -> torch.Generator:
@@ -353,10 +311,7 @@ class Settings:
 
 
 def settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from environment variables.
-
-    Args:
-        environment: the variables, `os.environ` if None.
+    """Read the settings from environment variables, those of `os.environ` if None are given.
 
     Raises:
         ValueError: a variable has a value that the course does not know.
@@ -401,26 +356,16 @@ def _find_data(name: str) -> str:
 
 @functools.cache
 def hardware() -> str:
-    """Describe the machine in a line, for model cards and the ledger.
-
-    Returns:
-        Such as "2-core x86_64 Intel Xeon Platinum 8488C, no GPU".
-    """
+    """Describe the machine: "2-core x86_64 Intel Xeon Platinum 8488C, no GPU"."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = f"{cores}-core {platform.machine()} {_processor_name()}".strip()
+    name = _cpuinfo("model name") or platform.processor()
+    processor = f"{cores}-core {platform.machine()} {name}".strip()
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {processor}"
     return f"{processor}, {'Apple GPU' if torch.backends.mps.is_available() else 'no GPU'}"
 
 
-def _processor_name() -> str:
-    """Return the processor's marketing name, or "" where the system does not tell."""
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return _cpuinfo("model name") or platform.processor()
-
-
+@functools.cache
 def _cpuinfo(field: str) -> str:
     """Return a field of Linux's list of processors, "" elsewhere."""
     with contextlib.suppress(OSError):

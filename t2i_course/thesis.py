@@ -213,21 +213,6 @@ def _weights() -> list[str]:
 # The folder
 
 
-def check_report_folder(folder: Path) -> None:
-    """Raise OSError unless a report can be put there: nothing that is there is ever replaced.
-
-    Raises:
-        NotADirectoryError: it is a file.
-        FileExistsError: it is a folder with something in it.
-    """
-    if folder.is_file():
-        raise NotADirectoryError(f"{folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} is not empty, and a report replaces nothing: name another folder, or move it"
-        )
-
-
 def write_report(
     folder: str | Path,
     rows: Sequence[Row],
@@ -235,10 +220,10 @@ def write_report(
     captions: int = 100,
     device: torch.device | str | None = None,
 ) -> Path:
-    """Write all of a report into a new folder, which appears whole or not at all.
+    """Write all of a report into a new or empty folder, which appears whole or not at all.
 
     Args:
-        folder: a new one, or an empty one.
+        folder: where to.
         rows: the ledger.
         language: "en", or "zh" for a document of ctex.
         captions: fresh ones, that every generator of scenes here draws twice, to be compared.
@@ -248,15 +233,20 @@ def write_report(
         The document.
 
     Raises:
-        ValueError: another language, or fewer than 10 captions.
-        OSError: see `check_report_folder`.
+        ValueError: another language, fewer than 10 captions, or no rows.
+        NotADirectoryError, FileExistsError: there is something, and nothing is ever replaced.
     """
     folder = Path(folder).expanduser().resolve()
     if language not in WORDS or captions < 10:
         raise ValueError(f"language {language!r}, {captions} captions: give en or zh, 10 or more")
     if not rows:
         raise ValueError("the ledger is empty: there is nothing to report")
-    check_report_folder(folder)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty, and a report replaces nothing: name another folder, or move it"
+        )
     pictures = print_figures.draw_fresh(print_figures.scene_generators(), captions, device=device)
     if folder.is_dir():  # and empty
         folder.rmdir()
@@ -315,14 +305,7 @@ def document(
     language: str,
     date: str,
 ) -> str:
-    """The LaTeX document.
-
-    Args:
-        sections: name of the section to what is in it: files of tables, names of generators.
-        stated: the reproducibility statement.
-        language: a key of `WORDS`.
-        date: of the newest row.
-    """
+    """The LaTeX document, of what is in each section: files of tables, names of generators."""
     words = WORDS[language]
     lines = [f"% {COMPILE[language]}", words["class"], PREAMBLE % (words["title"], date)]
     for section, tables in sections.items():

@@ -33,17 +33,11 @@ SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasc
 
 @dataclass(frozen=True)
 class Table:
-    """A table that three formats come from.
+    """A table that three formats come from."""
 
-    Attributes:
-        name: of its files.
-        caption: what was measured, on what, how often, by what.
-        cells: name of the line to name of the column to a row of the ledger, or a text.
-    """
-
-    name: str
-    caption: str
-    cells: Mapping[str, Mapping[str, Row | str]]
+    name: str  # of its files
+    caption: str  # what was measured, on what, how often, by what
+    cells: Mapping[str, Mapping[str, Row | str]]  # line to column to a row of the ledger, or a text
 
     def columns(self) -> list[str]:
         """Names of the columns, in the order in which they first occur."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,10 +50,7 @@ STATE_FILE = "training_state.pt"
 def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     """A field of a configuration that is an option of the command line, too.
 
-    Args:
-        default: of the field; its type is the option's.
-        help: what it means.
-        choices: the values that are known, or () for any.
+    Its type is that of the default; of the choices, () means any.
     """
     return field(default=default, metadata={"help": help, "choices": choices})
 
@@ -86,22 +83,18 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that no run can be made of."""
-        for name in ("steps", "batch_size", "accumulate", "validation_images", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("warmup_steps", "clip_norm", "validate_every", "checkpoint_every",
-                     "checkpoint_minutes", "evaluate_every", "weight_decay"):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be 0 to {2**32 - 1}, not {self.seed}")
-        for name in ("average_decay", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name in ("schedule", "precision"):
-            known = self.__dataclass_fields__[name].metadata["choices"]
-            if (value := getattr(self, name)) not in known:
+        above = ("steps", "batch_size", "accumulate", "validation_images", "learning_rate")
+        for entry in fields(self):
+            name, value = entry.name, getattr(self, entry.name)
+            known = entry.metadata.get("choices")
+            if known and value not in known:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+            if name in above and not value > 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
+            if not known and not value >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {value}")
+            if name in ("average_decay", "beta1", "beta2") and not value < 1:
+                raise ValueError(f"{name} must be below 1, not {value}")
 
     def is_due(self, every: int, step: int) -> bool:
         """Say whether what happens every so many steps does after this one."""
@@ -109,19 +102,12 @@ class TrainingConfig:
 
 
 class Objective(Protocol):
-    """What the loop trains.
+    """What the loop trains."""
 
-    Attributes:
-        modules: name to network; "generator" is the one that draws.
-        optimizers: name to optimizer.
-        averaged: names of the modules of which averaged weights are kept.
-        identity: numbers and texts that must be the same when a run is resumed.
-    """
-
-    modules: dict[str, nn.Module]
+    modules: dict[str, nn.Module]  # "generator" is the one that draws
     optimizers: dict[str, torch.optim.Optimizer]
-    averaged: tuple[str, ...]
-    identity: dict[str, Any]
+    averaged: tuple[str, ...]  # names of the modules of which averaged weights are kept
+    identity: dict[str, Any]  # numbers and texts that must be the same when a run is resumed
 
     def step(
         self, batch: TrainingBatch, update: Callable[[str, Tensor], None]
@@ -314,7 +300,7 @@ def open_run(
 
     Raises:
         FileExistsError: there is one, and `resume` was not asked for.
-        ValueError: it is another one or cut short, or a batch cannot be divided into equal parts.
+        ValueError: it is another one, or a batch cannot be divided into equal parts.
     """
     file = watch.file
     if file is not None and file.exists() and not resume:
@@ -369,15 +355,15 @@ def train(
         objective: networks and their losses, a new one for each run.
         config: the numbers of the run.
         train_data: packed images and captions to learn from.
-        val_data: packed held-out ones, for the validation loss.
+        val_data: held-out ones, for the validation loss.
         train_text: [N, D], features of train_data.all_captions, row by row.
         val_text: [M, D], features of val_data.all_captions.
         run_folder: where the run is saved, regularly and when it is stopped; None for nowhere.
         resume: go on from what is saved there; if there is nothing, begin.
         encoder: fingerprint of what made the features; a run is not resumed with another.
-        draw: called with (step, generator) now and then: see `monitoring.Watch`.
+        draw: called with (step, generator) now and then, as `monitoring.Watch` says.
         evaluate: the same.
-        log: called with (step, losses): see there.
+        log: called with (step, losses), as it says there.
         device: as `runtime.choose_device` takes it.
         progress: show a bar.
 

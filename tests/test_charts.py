@@ -48,19 +48,6 @@ def test_matrices_write_their_values_in_ink_that_is_seen():
     assert not charts.matrices({"plain": np.eye(2)}).axes[0].texts
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: charts.lines({}, ("x", "y")),
-        lambda: charts.bars({}, "share"),
-        lambda: charts.matrices({}),
-    ],
-)
-def test_nothing_to_draw_is_refused(call):
-    with pytest.raises(ValueError, match="to draw"):
-        call()
-
-
 def test_labels_have_nine_points():
     figure = charts.bars({"x": {"one": 0.5}}, "share", ".0%")
     (axes,) = figure.axes
@@ -78,6 +65,3 @@ def test_every_group_of_points_is_drawn_in_its_panel_with_its_name():
     assert np.allclose(first.collections[1].get_offsets(), points + 1)
     assert [text.get_text() for text in first.get_legend().get_texts()] == ["left", "right"]
     assert second.get_title() == "all"
-    for wrong in ({}, {"x": {}}, {"x": {"a": torch.rand(3)}}):
-        with pytest.raises(ValueError, match="points"):
-            charts.scatter_panels(wrong)

@@ -30,11 +30,6 @@ def test_every_requirement_has_a_line_and_every_failure_a_remedy():
     assert all("\n" not in check.detail for check in checks)
 
 
-def test_this_environment_fits_the_requirements():
-    packages = doctor._check_packages()
-    assert [check for check in packages if not check.ok] == []
-
-
 def test_missing_and_outdated_packages_are_found(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "CHECKOUT", tmp_path)
     lines = "# reason\nnumpy>=999,<1000\nno-such-package-here>=1,<2\npillow>=1\n"
@@ -96,11 +91,6 @@ def test_environment_is_checked_even_without_torch(tmp_path):
         "print(*(c.detail for c in check_environment() if not c.ok), sep='\\n')"
     )
     path = os.pathsep.join([str(tmp_path), str(CHECKOUT)])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True, check=True)  # fmt: skip
     assert "no torch here" in done.stdout

@@ -51,35 +51,15 @@ def test_floats_and_bytes_give_the_same_pixels():
     assert plots.to_pixels(ends)[0, ..., 0].tolist() == [[0, 255], [0, 255]]
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8), (0, 3, 8, 8)])
-def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"\[N, 3, H, W\]"):
-        plots.to_pixels(torch.zeros(shape))
-
-
-def test_numbers_that_are_not_finite_are_refused():
+def test_other_shapes_and_numbers_that_are_not_finite_are_refused():
+    for shape in ((3, 8, 8), (2, 1, 8, 8), (0, 3, 8, 8)):
+        with pytest.raises(ValueError, match=r"\[N, 3, H, W\]"):
+            plots.to_pixels(torch.zeros(shape))
     with pytest.raises(ValueError, match="finite"):
         plots.image_grid(torch.full((1, 3, 4, 4), float("nan")))
 
 
-def test_larger_font_makes_room_for_its_text():
-    small = plots.image_grid(random_images(1), ["a long title of a picture"], scale=4)
-    plots.set_font(12)
-    large = plots.image_grid(random_images(1), ["a long title of a picture"], scale=4)
-    plots.set_font(9)
-    assert large.get_size_inches()[1] > small.get_size_inches()[1]
-    assert large.axes[0].texts[0].get_fontsize() == 12
-    assert small.axes[0].texts[0].get_fontsize() == 9
-
-
-def test_grid_at_scale_one_shows_every_image_pixel_for_pixel():
-    images = random_images(5)
-    drawn = pixels_of(plots.image_grid(images, columns=3, titles=["a", "b", "c"]))
-    for image in images:
-        assert holds(drawn, image.permute(1, 2, 0).numpy())
-
-
-@pytest.mark.parametrize("columns", range(1, 9))
+@pytest.mark.parametrize("columns", [1, 3, 8])
 def test_no_picture_of_a_grid_is_stretched_by_rounding(columns):
     images = random_images(8)
     drawn = pixels_of(plots.image_grid(images, columns=columns, titles=["a b"] * 8))
@@ -150,8 +130,6 @@ def test_caption_columns_put_one_caption_in_a_column_and_one_noise_in_a_row():
         for column in range(3):
             expected = images[column, row].permute(1, 2, 0).numpy()
             assert np.array_equal(shown[row * 3 + column], expected)
-    with pytest.raises(ValueError, match="2 captions"):
-        plots.caption_columns(images, ["a", "b"])
 
 
 def test_loss_curves_show_the_numbers_and_the_pictures_of_their_steps():
@@ -194,13 +172,6 @@ def test_a_logarithmic_axis_has_plain_numbers(values, expected):
     assert not [place for place in axes.yaxis.get_minorticklocs() if low <= place <= high]
 
 
-def test_curves_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="no curve"):
-        plots.loss_curves({})
-    with pytest.raises(ValueError, match="'train' has 2 steps and 1"):
-        plots.loss_curves({"train": ([0, 1], [1.0])})
-
-
 def test_interval_panels_show_each_value_in_its_row():
     accuracy = {"first": (0.5, 0.4, 0.7), "second, better": (0.8, -0.2, 1.1)}
     distance = {"first": (3000, 1000, 5000), "second, better": (100, 90, 120)}
@@ -216,21 +187,8 @@ def test_interval_panels_show_each_value_in_its_row():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(accuracy)
     left = figure.axes[0].get_yticklabels()[1].get_window_extent().x0
     assert left >= 0  # no name is cut off
-
-
-@pytest.mark.parametrize(
-    ("panels", "message"),
-    [
-        ({}, "no value"),
-        ({"a": {}}, "no value"),
-        ({"a": {"x": (1, 0, 2)}, "b": {"y": (1, 0, 2)}}, "panel 'b'"),
-        ({"a": {"x": (3, 0, 2)}}, "a, x: 3"),
-        ({"a": {"x": (-1, -2, 0)}}, "a, x: -1"),
-    ],
-)
-def test_intervals_that_cannot_be_drawn_are_refused(panels, message):
-    with pytest.raises(ValueError, match=message):
-        plots.interval_panels(panels)
+    with pytest.raises(ValueError, match="panel 'b'"):
+        plots.interval_panels({"a": {"x": (1, 0, 2)}, "b": {"y": (1, 0, 2)}})
 
 
 def test_heat_map_shows_the_matrix_with_its_labels_and_values():
@@ -240,20 +198,9 @@ def test_heat_map_shows_the_matrix_with_its_labels_and_values():
     assert np.array_equal(axes.images[0].get_array(), matrix.numpy())
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
     assert texts(figure) == ["0.00", "0.50", "1.00", "1.00", "0.25", "0.00"]
+    colours = [text.get_color() for text in axes.texts]
+    assert (colours[0], colours[2]) == ("white", "black")
     pixels_of(figure)
-
-
-def test_values_in_a_heat_map_stand_out_from_their_cells():
-    figure = plots.heat_map(np.array([[0.0, 1.0]]), number_format=".0f")
-    low, high = (text.get_color() for text in figure.axes[0].texts)
-    assert (low, high) == ("white", "black")
-
-
-def test_matrices_and_labels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"\[R, C\]"):
-        plots.heat_map(np.zeros(3))
-    with pytest.raises(ValueError, match="1 row labels for 2 rows"):
-        plots.heat_map(np.zeros((2, 2)), ["a"])
 
 
 def test_diagram_draws_every_box_and_arrow():
@@ -266,14 +213,6 @@ def test_diagram_draws_every_box_and_arrow():
     assert texts(figure) == ["captions", "BERT\n[B, T, D]", "MSE", "tokens"]
     assert len(figure.axes[0].patches) == 5
     pixels_of(figure)
-
-
-def test_diagram_refuses_lost_arrows_and_unknown_kinds():
-    boxes = {"a": (0, 0, "a", "data")}
-    with pytest.raises(ValueError, match="'b'"):
-        plots.diagram(boxes, [("a", "b")])
-    with pytest.raises(ValueError, match="magic"):
-        plots.diagram({"a": (0, 0, "a", "magic")}, [])
 
 
 def test_colours_of_the_palette_differ_in_lightness_or_hue_for_every_reader():
@@ -298,9 +237,6 @@ def test_figures_of_a_notebook_are_stored_with_few_colours(monkeypatch):
     data, _ = shell.display_formatter.format(figure)
     picture = Image.open(io.BytesIO(data["image/png"]))
     assert picture.size == (240, 160) and len(picture.convert("RGB").getcolors()) <= 16
-    plt.close(figure)
-    with pytest.raises(ValueError, match="2 to 256 colours, not 1000"):
-        plots.store_small_pictures(1000)
 
 
 def test_palette_keeps_a_sky_smooth_and_a_small_thing_in_its_colour():
@@ -312,16 +248,6 @@ def test_palette_keeps_a_sky_smooth_and_a_small_thing_in_its_colour():
     small = np.asarray(plots.few_colours(Image.fromarray(picture), 64).convert("RGB")).astype(int)
     assert np.abs(small - picture).mean() < 2
     assert np.abs(small[4, 4] - picture[4, 4]).max() < 20
-
-
-def test_row_titles_of_wide_letters_are_not_cut():
-    figure = plots.image_grid(random_images(1), row_titles=["MAXIMUM WWWW"], scale=4)
-    (title,) = figure.axes[0].texts
-    assert title.get_window_extent().x0 >= 0
-
-
-def test_outside_a_notebook_nothing_is_changed():
-    plots.store_small_pictures()
 
 
 def test_pairs_stand_side_by_side_pixel_for_pixel_under_their_caption():
@@ -336,12 +262,6 @@ def test_pairs_stand_side_by_side_pixel_for_pixel_under_their_caption():
     shown = " ".join(" ".join(texts(figure)).split())
     assert all(caption in shown for caption in captions)
     assert texts(figure).count("drawn | real") == 3
-
-
-def test_pairs_that_do_not_fit_are_refused():
-    for drawn, real, number in ((2, 3, 2), (2, 2, 3)):
-        with pytest.raises(ValueError, match="give one of each for a pair"):
-            plots.pair_grid(random_images(drawn), random_images(real), ["x"] * number)
 
 
 def test_a_figure_is_shown_with_its_alternative_text_and_closed(monkeypatch):

@@ -23,9 +23,8 @@ def folder(tmp_path_factory):
 def test_a_report_holds_every_row_and_whatever_its_document_takes_in(folder):
     with (folder / "tables" / "ledger.csv").open(encoding="utf-8", newline="") as file:
         lines = {line["id"]: line for line in csv.DictReader(file)}
-    assert {row.id: row.value for row in LEDGER} == {
-        name: float(line["value"]) for name, line in lines.items()
-    }
+    values = {name: float(line["value"]) for name, line in lines.items()}
+    assert values == {row.id: row.value for row in LEDGER}
     text = (folder / "report.tex").read_text(encoding="utf-8")
     taken = [part.partition("}")[0] for part in text.split("\\input{")[1:]]
     assert {"tables/significance", "tables/cost", "tables/ablation-ladder"} <= set(taken)
@@ -120,33 +119,29 @@ def test_nothing_that_is_there_is_replaced(tmp_path, capsys):
     assert "is a file: name a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_report_that_breaks_off_leaves_nothing(tmp_path, monkeypatch, there):
+def test_bad_input_is_refused_before_the_work(tmp_path):
+    for rows, language, captions, message in (
+        (LEDGER, "en", 3, "10 or more"), ([], "en", 10, "the ledger is empty"),
+        (LEDGER, "fr", 10, "language 'fr'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            thesis.write_report(tmp_path / "other", rows, language, captions)
+
+
+def test_a_ledger_without_evaluations_fills_an_empty_folder_all_the_same(tmp_path):
+    (tmp_path / "report").mkdir()
+    rows = [row for row in LEDGER if row.id == "oracle-right"]
+    path = thesis.write_report(tmp_path / "report", rows, "zh", 10)
+    text = path.read_text(encoding="utf-8")
+    assert "ctexart" in text and "\\section{生成样例}" in text and "\\section{消融实验}" not in text
+
+
+def test_a_report_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     def broken(*_):
         raise KeyboardInterrupt
 
-    if there:
-        (tmp_path / "report").mkdir()
+    (tmp_path / "report").mkdir()
     monkeypatch.setattr(print_figures, "cost_figure", broken)
     with pytest.raises(KeyboardInterrupt):
         thesis.write_report(tmp_path / "report", LEDGER, captions=10)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-
-
-def test_an_empty_folder_is_filled_and_bad_input_is_refused(tmp_path):
-    (tmp_path / "report").mkdir()
-    path = thesis.write_report(tmp_path / "report", LEDGER, "zh", 10)
-    assert "ctexart" in path.read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match="10 or more"):
-        thesis.write_report(tmp_path / "other", LEDGER, captions=3)
-    with pytest.raises(ValueError, match="the ledger is empty"):
-        thesis.write_report(tmp_path / "other", [])
-    with pytest.raises(ValueError, match="language 'fr'"):
-        thesis.write_report(tmp_path / "other", LEDGER, "fr")
-
-
-def test_a_ledger_without_evaluations_gives_a_report_all_the_same(tmp_path):
-    rows = [row for row in LEDGER if row.id == "oracle-right"]
-    path = thesis.write_report(tmp_path / "report", rows, captions=10)
-    text = path.read_text(encoding="utf-8")
-    assert "\\section{Samples}" in text and "\\section{Ablation}" not in text

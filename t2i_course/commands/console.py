@@ -6,12 +6,10 @@ Results go to stdout, notes to stderr. No library is imported here: `--help` nee
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from t2i_course.runtime import Settings
@@ -77,72 +75,38 @@ def first_process() -> bool:
 def say(text: str) -> None:
     """Write a result to stdout."""
     if first_process():
-        print(text, flush=True)
+        write(text, sys.stdout)
 
 
 def note(text: str) -> None:
     """Write a remark to stderr."""
     if first_process():
-        print(f"t2i_course: note: {text}", file=sys.stderr, flush=True)
+        write(f"t2i_course: note: {text}", sys.stderr)
+
+
+def write(text: str, stream: TextIO | None) -> None:
+    """Write a line, if anybody reads: the work goes on after `train | head`, or without a terminal.
+
+    What a console has no letters for is shown by its number.
+    """
+    if stream is None:  # closed from the beginning
+        return
+    letters = stream.encoding or "utf-8"
+    try:
+        print(text.encode(letters, "backslashreplace").decode(letters), file=stream, flush=True)
+    except OSError:  # from here on, nowhere
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def command_line(args: argparse.Namespace) -> str:
-    """Return the command that was given, for cards and the ledger."""
-    return shlex.join(["python", "-m", "t2i_course", *args.argv])
+    """Return the command that makes the same again, for cards and the ledger."""
+    words = [word for word in args.argv if word not in ("--resume", "--restart")]
+    return shlex.join(["python", "-m", "t2i_course", *words])
 
 
 def check_steps(args: argparse.Namespace) -> None:
     """Raise ValueError unless there are steps enough to train by."""
     if args.steps < 10:
         raise ValueError(f"--steps {args.steps}: 10 are needed at least")
-
-
-class LastingStream:
-    """A stream that may lose its reader, as in `train | head` or when a terminal is closed.
-
-    What is written after that goes nowhere, and the work goes on.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        """Wrap a stream."""
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the stream's."""
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write a text, if anybody reads."""
-        with self._lasting():
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Send what was written, if anybody reads."""
-        with self._lasting():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _lasting(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-
-
-@contextlib.contextmanager
-def lasting_output() -> Iterator[None]:
-    """Let stdout and stderr outlive their readers, and show what a console has no letters for."""
-    before = sys.stdout, sys.stderr
-    for stream in before:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (stream and LastingStream(stream) for stream in before)  # None: closed
-    try:
-        yield
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()  # here, where it may fail, and not when Python ends
-    finally:
-        sys.stdout, sys.stderr = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from t2i_course import doctor
+from t2i_course.commands.console import say
 
 
 def add_options(_: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def run(_: argparse.Namespace) -> int:
     for check in checks:
         status = "OK" if check.ok else "FAIL" if check.required else "optional"
         remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
-        print(f"{status:<9} {check.name:<{width}}  {check.detail}{remedy}")
+        say(f"{status:<9} {check.name:<{width}}  {check.detail}{remedy}")
     failed = [check.name for check in checks if check.required and not check.ok]
-    print(f"{len(failed)} to mend: {', '.join(failed)}" if failed else "all there")
+    say(f"{len(failed)} to mend: {', '.join(failed)}" if failed else "all there")
     return 1 if failed else 0

@@ -23,10 +23,7 @@ def option_fields(config: type) -> list[Field]:
 def add_fields(
     parser: argparse.ArgumentParser, config: type, title: str, by_model: Container[str] = ()
 ) -> None:
-    """Add an option for each field of a dataclass that is one, under a title.
-
-    Of those in `by_model` the default is not the field's, but goes by what is trained.
-    """
+    """Add an option for each field that is one; the defaults of some go by model."""
     group = parser.add_argument_group(title)
     for entry in option_fields(config):
         default, told = entry.default, entry.metadata["help"]

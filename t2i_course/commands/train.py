@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from t2i_course.commands import train_networks
 from t2i_course.commands.console import (
     add_common,
     add_data,
+    command_line,
     first_process,
     note,
     say,
@@ -283,10 +283,7 @@ def read_data(
     packed, text, photos = {}, {}, plan.settings.data != "scenes"
     for split in ("train", "val"):
         packed[split] = data.pack(
-            folder,
-            split,
-            plan.options.size,
-            on_bad_image=plan.options.on_bad_image,
+            folder, split, plan.options.size, on_bad_image=plan.options.on_bad_image,
             progress=plan.bars,
         )  # fmt: skip
         captions = packed[split].all_captions
@@ -329,7 +326,6 @@ def write_card(
     history: training.History,
 ) -> dict[str, Any]:
     """Say how the weights were made."""
-    again = [word for word in plan.args.argv if word not in ("--resume", "--restart")]
     scenes = plan.settings.data == "scenes"
     loss = history.validation_losses[-1]
     card = {
@@ -337,7 +333,7 @@ def write_card(
         "data": "scenes" if scenes else folder.name,
         "words": generation.training_words(packed.all_captions),
         "trained_on": shared_pictures.learnt_from(data.find_data(folder, "train")),
-        "command": shlex.join(["python", "-m", "t2i_course", *again]),
+        "command": command_line(plan.args),
         "steps": plan.config.steps,
         "seconds": round(history.seconds, 1),
         "hardware": runtime.hardware(),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from t2i_course import gan, image_decoder, multitask, report, text_cache, training
-from t2i_course.commands.console import first_process
+from t2i_course.commands.console import first_process, say
 from t2i_course.data import PackedCaptions
 from t2i_course.flow_matching import FlowGenerator, FlowMatching
 from t2i_course.generation import GENERATORS
@@ -32,16 +32,7 @@ def build(
     encoder: TextEncoder,
     teacher: Teacher | None,
 ) -> training.Objective:
-    """Build the networks to train, with their losses, and fit them to the training captions.
-
-    Args:
-        plan: of the run.
-        folder: of the pictures.
-        packed: the training pictures.
-        text: features of the captions, by split.
-        encoder: of the captions.
-        teacher: from `load_teacher`.
-    """
+    """Build the networks to train, with their losses, and fit them to the training captions."""
     decoder, size = plan.model.decoder, plan.options.size
     if plan.model.adversarial:
         false = false_captions(plan, folder, packed, text["train"], encoder)
@@ -135,6 +126,7 @@ def measuring(
         report.write_line(plan.folder / report.LOG_FILE, step, found)
         if log is not None:
             log(step, {measure.metric: measure.estimate.value for measure in found.measures})
-        tqdm.write(f"step {step}: {found.main_figures()}")  # above the bar
+        with tqdm.external_write_mode():  # above the bar
+            say(f"step {step}: {found.main_figures()}")
 
     return measure
