@@ -89,16 +89,11 @@ def bars(
         label: of the values, with their unit.
         number_format: such as ".0%" to write each value behind its bar.
         size: inches.
-
-    Raises:
-        ValueError: the series have different groups.
     """
     groups = list(next(iter(series.values())))
     figure, ((axes,),) = panel_grid(1, 1, size)
     height = 0.8 / len(series)
     for number, (name, values) in enumerate(series.items()):
-        if list(values) != groups:
-            raise ValueError(f"series {name!r} has the groups {list(values)}, not {groups}")
         places = np.arange(len(groups)) + height * (number - (len(series) - 1) / 2)
         colour = list(PALETTE.values())[number % len(PALETTE)]
         drawn = axes.barh(places, list(values.values()), 0.9 * height, color=colour, label=name)
@@ -145,12 +140,9 @@ def matrices(
 def scatter_panels(
     panels: Mapping[str, Mapping[str, Tensor | np.ndarray]], size: int = 300
 ) -> Figure:
-    """Draw groups of points in the plane, a panel for each way to look at them.
+    """Draw groups of points [N, 2], a panel of so many screen pixels for each way to look at them.
 
-    Args:
-        panels: title of a panel to name of a group to points [N, 2]; every panel has its own
-            legend and scale.
-        size: screen pixels of a panel's side.
+    `panels` are title to name of a group to points; every panel has its own legend and scale.
     """
     figure, (row,) = panel_grid(1, len(panels), (size / DOTS, size / DOTS))
     for axes, (title, groups) in zip(row, panels.items(), strict=True):

@@ -47,10 +47,7 @@ BOX_COLOURS = {"data": "#FFFFFF", "trained": "#CFE3F1", "frozen": "#E4E4E4", "lo
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Turn a batch into pixels, uint8 [N, H, W, 3].
-
-    Args:
-        images: [N, 3, H, W], floats in [-1, 1] or uint8 in [0, 255].
+    """Turn images [N, 3, H, W], floats in [-1, 1] or uint8, into pixels, uint8 [N, H, W, 3].
 
     Raises:
         ValueError: the batch has another shape, is empty, or holds numbers that are not finite.
@@ -166,14 +163,10 @@ def caption_columns(
     row_titles: Sequence[str] | None = None,
     scale: float = 1.0,
 ) -> Figure:
-    """Draw samples of several captions: a column for each caption, a row for each noise vector.
+    """Draw S samples [C, S, 3, H, W] of each of C captions, a column for each caption.
 
-    Args:
-        images: [C, S, 3, H, W]: S samples of each of C captions; sample s of every caption was
-            drawn from the same noise, so that a row shows what the caption alone changes.
-        captions: C of them.
-        row_titles: one for each of the S rows.
-        scale: screen pixels for a picture's pixel.
+    A row is of the same noise, so that it shows what the caption alone changes. Titles and scale
+    are those of `image_grid`.
     """
     by_row = images.transpose(0, 1).flatten(0, 1)  # [S * C, 3, H, W]
     return image_grid(by_row, captions, len(captions), row_titles, scale)
@@ -182,15 +175,10 @@ def caption_columns(
 def pair_grid(
     drawn: Tensor, real: Tensor, captions: Sequence[str], columns: int = 3, width: int = 256
 ) -> Figure:
-    """Draw pairs side by side under their caption: drawn on the left, real on the right.
+    """Draw pairs of images [N, 3, H, W] under their caption: drawn on the left, real on the right.
 
-    Args:
-        drawn: [N, 3, H, W], floats in [-1, 1] or uint8.
-        real: the same shape, row i of the same caption.
-        captions: N of them, wrapped to the width of a pair.
-        columns: pairs in a row; fewer if there are fewer pairs.
-        width: screen pixels that a pair has at least: small pictures are enlarged by a whole
-            number, so that their captions can be read.
+    A pair has at least `width` screen pixels: small pictures are enlarged by a whole number, so
+    that their captions can be read.
     """
     left, right = (torch.from_numpy(to_pixels(images)) for images in (drawn, real))
     white = torch.full((*left.shape[:2], 3, 3), 255, dtype=torch.uint8)  # [N, H, 3, 3]
@@ -215,7 +203,7 @@ def loss_curves(
         curves: name to (steps, values), in the order of the legend.
         pictures: step to images [N, 3, H, W]; a column for each step, N rows.
         label: of the vertical axis, with its unit if it has one.
-        logarithmic: whether the vertical axis is.
+        logarithmic: whether it is.
         scale: screen pixels for a picture's pixel.
         across: label of the other axis.
     """
@@ -265,17 +253,11 @@ def interval_panels(
     """Draw values with their intervals, a panel for each measure and a row for each thing measured.
 
     Args:
-        panels: name of the measure to name of the row to (value, low, high); all values from 0 on.
-            What of an interval lies below 0 is not shown.
+        panels: name of the measure to name of the row to (value, low, high), with the same rows in
+            each; what of an interval lies below 0 is not shown.
         unit: screen pixels of a panel's width and of a row's height.
-
-    Raises:
-        ValueError: the panels' rows differ.
     """
     rows = list(next(iter(panels.values())))
-    for name, values in panels.items():
-        if list(values) != rows:
-            raise ValueError(f"panel {name!r} has the rows {list(values)}, the first has {rows}")
     left, bottom = _widest(rows) + 14, round(2.2 * LINE) + 13
     top, gap = 8, 24
     width, height = unit[0], unit[1] * len(rows)
@@ -307,16 +289,10 @@ def heat_map(
     limits: tuple[float, float] | None = None,
     cell: int = 26,
 ) -> Figure:
-    """Draw a matrix in colours that stay in order when printed gray.
+    """Draw a matrix [R, C] in colours that stay in order when printed gray.
 
-    Args:
-        matrix: [R, C].
-        row_labels: R of them.
-        column_labels: C of them, drawn upright.
-        title: above the matrix.
-        number_format: such as ".2f" to write each value in its cell.
-        limits: values of the darkest and the lightest colour; the matrix's own if None.
-        cell: screen pixels of a cell's side.
+    A number format such as ".2f" writes each value in its cell; the limits are the values of the
+    darkest and the lightest colour; a cell is that many screen pixels wide.
     """
     values = torch.as_tensor(matrix).detach().cpu().float().numpy()
     rows, columns = values.shape
@@ -358,9 +334,6 @@ def diagram(
             may be fractions; the kind is data, trained, frozen or loss.
         arrows: (from, to) or (from, to, text beside the arrow).
         unit: screen pixels from one column and one row to the next.
-
-    Raises:
-        KeyError: an arrow names a box that is not there, or a kind is unknown.
     """
     columns = max(column for column, *_ in boxes.values()) + 1
     rows = max(row for _, row, *_ in boxes.values()) + 1

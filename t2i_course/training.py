@@ -26,9 +26,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from t2i_course import checkpoints, runtime
-from t2i_course.checkpoints import History, RunState, load_generator, save_weights
+from t2i_course.checkpoints import History, RunState
 from t2i_course.data import CaptionBatches, PackedCaptions
-from t2i_course.monitoring import Watch, draw_noise, show, validation_loss
+from t2i_course.monitoring import Watch, draw_noise, show
 from t2i_course.processes import (
     Place,
     TrainingBatch,
@@ -38,11 +38,6 @@ from t2i_course.processes import (
     progress_bar,
     stop_signals,
 )
-
-__all__ = [
-    "History", "MeanSquaredError", "Objective", "STATE_FILE", "TrainingBatch", "TrainingConfig",
-    "load_generator", "option", "save_weights", "train", "validation_loss",
-]  # fmt: skip
 
 STATE_FILE = "training_state.pt"
 

@@ -34,8 +34,6 @@ def test_bars_stand_in_groups_from_the_top_with_their_values():
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     overlap = [bar.get_y() for bar in axes.patches[:1]][0] + axes.patches[0].get_height()
     assert overlap <= axes.patches[2].get_y()
-    with pytest.raises(ValueError, match="groups"):
-        charts.bars({"x": {"one": 1}, "y": {"two": 1}}, "share")
 
 
 def test_matrices_write_their_values_in_ink_that_is_seen():

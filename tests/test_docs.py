@@ -195,18 +195,6 @@ def test_modules_that_the_flow_of_train_names_are_there():
     assert [name for name in named if not (PACKAGE / f"{name}.py").is_file()] == []
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import t2i_course.scenes.oracle as oracle",
-        "from t2i_course.scenes import drawing, oracle",
-        "def late():\n    from t2i_course.scenes.oracle import read_picture",
-    ],
-)
-def test_imports_from_folders_are_seen(source):
-    assert imported(source, {"scenes/oracle", "oracle", "runtime"}) == {"scenes/oracle"}
-
-
 if __name__ == "__main__":
     path = CHECKOUT / "docs/command-line.md"
     path.write_text(read(path).partition(MARKER)[0] + MARKER + command_line_page(), "utf-8")

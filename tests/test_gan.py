@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from t2i_course import data
+from t2i_course.checkpoints import load_generator, save_weights
 from t2i_course.gan import (
     Discriminator,
     Gan,
@@ -21,7 +22,7 @@ from t2i_course.processes import TrainingBatch
 from t2i_course.scenes.mismatched_captions import MismatchedCaptions, scenes_truth
 from t2i_course.text_cache import embed_words
 from t2i_course.text_encoder import TextEncoder, TextFeatures, reshape
-from t2i_course.training import TrainingConfig, load_generator, save_weights, train
+from t2i_course.training import TrainingConfig, train
 
 SMALL = GanConfig(noise_dim=8, width=8, words=False, matching_aware=False, penalty_every=1)
 

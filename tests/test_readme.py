@@ -16,12 +16,8 @@ import t2i_course
 CHECKOUT = Path(__file__).resolve().parents[1]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 # Import name to package, where they differ
-PACKAGES = {
-    "IPython": "ipython",
-    "PIL": "pillow",
-    "pytorch_fid": "pytorch-fid",
-    "torch_fidelity": "torch-fidelity",
-}
+PACKAGES = {"IPython": "ipython", "PIL": "pillow", "pytorch_fid": "pytorch-fid",
+            "torch_fidelity": "torch-fidelity"}  # fmt: skip
 
 
 def section(title):

@@ -12,7 +12,7 @@ import torch
 from small_run import SHORT, WIDTH, interrupt_at, new_generator, same_weights
 from torch import Tensor, nn
 
-from t2i_course import training
+from t2i_course import monitoring, training
 from t2i_course.data import to_float
 from t2i_course.image_decoder import ResidualDecoder
 from t2i_course.processes import TrainingBatch, find_place
@@ -137,7 +137,7 @@ def test_validation_loss_does_not_depend_on_the_batch_size(small_run):
         place = find_place("cpu", "float32")
         run = training.begin(objective, config, small_run.splits["train"], place)
         values.append(
-            training.validation_loss(
+            monitoring.validation_loss(
                 objective, run, config, place, small_run.splits["val"], small_run.text["val"]
             )
         )
@@ -160,7 +160,7 @@ def test_validation_loss_of_a_gray_generator_is_the_mean_square_of_the_pixels(sm
     objective = MeanSquaredError(Gray(), config)
     run = training.begin(objective, config, small_run.splits["train"], place)
     val = small_run.splits["val"]
-    loss = training.validation_loss(objective, run, config, place, val, small_run.text["val"])
+    loss = monitoring.validation_loss(objective, run, config, place, val, small_run.text["val"])
     assert loss == pytest.approx(to_float(torch.tensor(val.images)).square().mean().item())
 
 

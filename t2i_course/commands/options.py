@@ -31,7 +31,7 @@ def add_fields(
         kind = type(default)
         common = {"dest": entry.name, "default": argparse.SUPPRESS}
         if kind is bool:
-            switch = "store_true" if default is False else argparse.BooleanOptionalAction
+            switch = argparse.BooleanOptionalAction if default else "store_true"
             group.add_argument(flag, action=switch, help=told, **common)
             continue
         if kind is tuple:

@@ -323,7 +323,7 @@ def write_card(
     packed: PackedCaptions,
     encoder: TextEncoder,
     objective: training.Objective,
-    history: training.History,
+    history: checkpoints.History,
 ) -> dict[str, Any]:
     """Say how the weights were made."""
     scenes = plan.settings.data == "scenes"
@@ -350,14 +350,14 @@ def save(
     plan: Plan,
     objective: training.Objective,
     card: dict[str, Any],
-    history: training.History,
+    history: checkpoints.History,
     held: PackedCaptions,
 ) -> None:
     """Write the weights with their cards, and the ledger's rows, and say so."""
     if (discriminator := objective.modules.get("discriminator")) is not None:
         beside = checkpoints.discriminator_path(plan.output)
-        training.save_weights(beside, discriminator, card)
-    file = training.save_weights(plan.output, objective.modules["generator"], card)
+        checkpoints.save_weights(beside, discriminator, card)
+    file = checkpoints.save_weights(plan.output, objective.modules["generator"], card)
     kind = objective.identity["objective"]
     say(f"validation loss: {history.validation_losses[-1]:.5f} ({kind}, averaged weights)")
     say(f"weights: {file}")
@@ -384,7 +384,7 @@ def tensorboard_log(plan: Plan) -> Callable[[int, dict[str, float]], None] | Non
 
 
 def ledger_rows(
-    plan: Plan, ledger: str, history: training.History, card: dict, held: PackedCaptions
+    plan: Plan, ledger: str, history: checkpoints.History, card: dict, held: PackedCaptions
 ) -> list[report.Row]:
     """Put what a run measured of itself into rows of the ledger."""
     common = {

@@ -50,7 +50,7 @@ def test_the_same_scene_in_any_kind_of_file_is_worded_truly(kind, scene, tmp_pat
     assert is_true(caption, scene) is True and remarks == ""
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (640, 480)])
+@pytest.mark.parametrize("size", [(1, 1), (5000, 1), (640, 480)])
 def test_noise_of_any_size_gets_a_caption_and_a_warning(size, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0]), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")  # gray

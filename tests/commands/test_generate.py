@@ -79,8 +79,10 @@ def test_a_folder_with_something_in_it_is_kept_unless_it_is_ours(home, capsys):
     assert "'thesis.doc'" in error_line(capsys, [*argv, "--overwrite"])
     assert Path("samples/thesis.doc").exists()
     Path("empty").mkdir()
-    assert main([*argv[:-1], "empty", "--count", "1"]) == 0
-    assert len(list(Path("empty").iterdir())) == 2
+    Path("empty/.DS_Store").write_text("of the system")  # which does not count
+    for more in ((), ("--overwrite",)):
+        assert main([*argv[:-1], "empty", "--count", "1", *more]) == 0
+    assert len(list(Path("empty").iterdir())) == 3
 
 
 def test_samples_go_where_a_link_leads_and_into_the_folder_one_is_in(home, monkeypatch):
@@ -99,16 +101,6 @@ def test_samples_go_where_a_link_leads_and_into_the_folder_one_is_in(home, monke
     assert main([*argv, "loop"]) == 2 and main([*argv[:-1], "--output", "loop/a.png"]) == 2
 
 
-def test_what_systems_leave_in_folders_does_not_count(home):
-    argv = ["generate", PROMPT, "--model", "tiny", "--count", "1", "--output-dir", "samples"]
-    Path("samples").mkdir()
-    for name in (".DS_Store", "Thumbs.db"):
-        Path("samples", name).write_text("of the system")
-    assert main(argv) == 0
-    assert main([*argv, "--overwrite"]) == 0
-    assert Path("samples/.DS_Store").read_text() == "of the system"
-
-
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(home, capsys):
     Path("closed").mkdir(mode=0o500)
@@ -118,18 +110,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(home, cap
         )
 
 
-def test_unknown_words_are_noted_and_the_rest_is_drawn(home, capsys):
-    argv = ["generate", "a red circle \u5728 \U0001f600", "--model", "tiny", "--output", "c.png"]
-    assert main([*argv, "--count", "1"]) == 0
-    err = capsys.readouterr().err.encode("ascii", "backslashreplace").decode()
-    assert "the encoder cannot read" in err
-    assert Path("c.png").exists()
-
-
-@pytest.mark.parametrize(
-    "prompt", ["\u4e00\u4e2a\u7ea2\u8272\u7684\u5706", "\U0001f600 \U0001f680"]
-)
-def test_a_prompt_without_a_known_word_gets_a_picture_and_a_note(home, capsys, prompt):
+@pytest.mark.parametrize("prompt", ["a red circle \u5728 \U0001f600", "\u7ea2\u8272\u7684\u5706"])
+def test_a_prompt_with_unknown_words_gets_a_picture_and_a_note(home, capsys, prompt):
     assert main(["generate", prompt, "--model", "tiny", "--output", "c.png", "--count", "1"]) == 0
     assert "the encoder cannot read" in capsys.readouterr().err
     assert Path("c.png").exists()
@@ -166,12 +148,6 @@ def test_generate_refuses_bad_input_in_one_line_and_writes_nothing(home, capsys,
     before = sorted(Path().rglob("*"))
     assert message in error_line(capsys, ["generate", "--model", "tiny", *argv])
     assert sorted(Path().rglob("*")) == before
-
-
-def test_a_checkpoint_cut_short_is_refused(home, capsys):
-    file = home / "checkpoints" / "tiny.safetensors"
-    file.write_bytes(file.read_bytes()[:5000])
-    assert "cut short or changed" in error_line(capsys, ["generate", PROMPT, "--model", "tiny"])
 
 
 def test_a_checkpoint_of_another_encoder_is_refused(home, capsys):
