@@ -123,7 +123,7 @@ def test_evaluate_refuses_what_cannot_work_in_one_line(here, measuring, capsys, 
 def test_evaluate_refuses_a_damaged_ledger_before_the_work(here, measuring, capsys):
     (measuring / "results").mkdir()
     (measuring / "results" / "other.json").write_text("[")
-    assert "other.json is not JSON" in error_line(capsys, [*here, "--ledger", "study"])
+    assert "other.json is no list" in error_line(capsys, [*here, "--ledger", "study"])
 
 
 def picture(file: str, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> None:
