@@ -20,7 +20,7 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,9 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from t2i_course import data, report, runtime, training
+from t2i_course import data, multitask, report, runtime, training
 from t2i_course.evaluation import frechet, precision_recall
 from t2i_course.gan import Gan, GanConfig
 from t2i_course.image_decoder import ResidualDecoder
@@ -61,6 +62,7 @@ RUNGS: dict[str, dict[str, Any]] = {  # what each rung changes; the ones before 
     "penalty": {"penalty": True},
     "averaged": {},  # by `average_decay`
     "diffaugment": {"augment": ("translation",)},
+    "redescription": {"redescription": 1.0},  # the captioner of notebook 09 as a second teacher
 }
 REAL = "real pictures"
 SHARES = ("all", "one object", "two objects", "color", "shape", "relation", "background")
@@ -135,6 +137,15 @@ def ingredients(rung: str) -> GanConfig:
     return replace(SMALL, **changes)
 
 
+@cache
+def second_teacher() -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """-log p(caption | picture) [B] of pictures [B, 3, 32, 32], enlarged for the captioner."""
+    redescribe = multitask.redescription(*multitask.load_captioner(device="cpu"))
+    return lambda images, captions: redescribe(
+        functional.interpolate(images, scale_factor=2, mode="bicubic"), captions
+    )
+
+
 def build(rung: str, part: Part, config: TrainingConfig) -> training.Objective:
     """Networks and losses of a rung."""
     gan, width = ingredients(rung), part.text.shape[1]
@@ -142,7 +153,8 @@ def build(rung: str, part: Part, config: TrainingConfig) -> training.Objective:
         objective = training.MeanSquaredError(ResidualDecoder(width, 0, SIDE, 16), config)
     else:
         false = false_captions(part, gan) if gan.matching_aware else None
-        objective = Gan(gan, width, SIDE, false)
+        teacher = second_teacher() if gan.redescription else None
+        objective = Gan(gan, width, SIDE, false, redescribe=teacher)
     for network in objective.modules.values():
         network.standardize.fit(part.text)
     return objective

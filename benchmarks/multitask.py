@@ -133,8 +133,7 @@ def share_row(
 
 def captions_true(count: int, width: int) -> list[report.Row]:
     """Captions of test scenes, true in every statement, by the number of objects."""
-    encoder, folder = TextEncoder(device="cpu"), resolve_data("scenes")
-    network = multitask.load_captioner(encoder, device="cpu")
+    folder, (network, encoder) = resolve_data("scenes"), multitask.load_captioner(device="cpu")
     held, scenes = pack(folder, "test", progress=False), drawing.read_instances(folder, "test")
     start, way = time.perf_counter(), "greedy" if width == 1 else f"beam of {width}"
     right: dict[str, list[bool]] = {name: [] for name in NUMBERS.values()}
@@ -153,11 +152,11 @@ def captions_true(count: int, width: int) -> list[report.Row]:
 def round_trip(count: int) -> list[report.Row]:
     """Caption to picture to caption: is the second caption true of what the oracle reads?"""
     generator, encoder, _ = load_model("gan", "cpu", training_encoder=True)
-    network = multitask.load_captioner(encoder, device="cpu")
+    network, words = multitask.load_captioner(device="cpu")
     held, start = pack(resolve_data("scenes"), "val", progress=False), time.perf_counter()
     captions = [held.captions[row][0] for row in range(count)]
     images = torch.cat(list(sample(generator, encoder, captions, 1, progress=False)))
-    told = [c for part in images.split(100) for c in network.describe(part, encoder)]
+    told = [c for part in images.split(100) for c in network.describe(part, words)]
     read = [read_picture(image.permute(1, 2, 0).numpy()) for image in images]
     pairs = list(zip(captions, told, read, strict=True))
     there = [is_true(caption, scene) is True for caption, _, scene in pairs]

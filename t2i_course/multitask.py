@@ -26,7 +26,7 @@ from torch.nn import functional
 from t2i_course.augmentation import augment
 from t2i_course.data import Batch, to_float
 from t2i_course.metrics.networks import Setting, Task, load_network
-from t2i_course.text_encoder import TextEncoder
+from t2i_course.text_encoder import TextEncoder, load_trained_encoder
 
 NAME = "captioner"
 GRID = 8  # places to a side of the map
@@ -361,24 +361,19 @@ def redescription(
 
 
 def load_captioner(
-    encoder: TextEncoder,
-    name: str | os.PathLike[str] = NAME,
-    device: torch.device | str | None = None,
-) -> Captioner:
-    """Load a trained captioner, in eval mode, with weights that no optimizer moves.
+    name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
+) -> tuple[Captioner, TextEncoder]:
+    """Load a trained captioner, in eval mode, with the encoder whose tokens it writes.
+
+    No optimizer moves its weights.
 
     Raises:
-        FileNotFoundError: no such weights.
-        ValueError: as `checkpoints.load_generator`, or it was trained on another encoder's tokens.
+        OSError: no such weights, or no such encoder.
+        ValueError: as `checkpoints.load_generator` and `text_encoder.load_trained_encoder`.
     """
     network, card = load_network(name, {NAME: Captioner}, device)
-    if card["encoder"]["fingerprint"] != encoder.fingerprint:
-        raise ValueError(
-            f"{os.fspath(name)} reads the tokens of {card['encoder']['name']}, not those of "
-            f"{encoder.name}: train one with `python -m t2i_course metric-network captioner "
-            f"--encoder {encoder.name}`"
-        )
-    return network.requires_grad_(False)
+    encoder = load_trained_encoder(card["encoder"], os.fspath(name), device)
+    return network.requires_grad_(False), encoder
 
 
 # Both directions at once

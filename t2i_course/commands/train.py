@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
         encoder = TextEncoder(
             plan.options.encoder, pooling=plan.options.pooling, device=plan.settings.device
         )
-        teacher = train_networks.load_teacher(plan, encoder)
+        teacher = train_networks.load_teacher(plan)
         folder = find_pictures(plan)
         packed, text = read_data(plan, folder, encoder)
         runtime.seed_everything(plan.config.seed)

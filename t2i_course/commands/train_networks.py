@@ -71,11 +71,11 @@ def false_captions(
     )
 
 
-def load_teacher(plan: Plan, encoder: TextEncoder) -> Teacher | None:
+def load_teacher(plan: Plan) -> Teacher | None:
     """Return what tells a GAN's generator how improbable its captions are, and what names it.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, or is for other pictures or other tokens.
+        FileNotFoundError, ValueError: it is not there, or is for other pictures.
     """
     name, size = plan.options.captioner, plan.options.size
     if not plan.gan.redescription:
@@ -88,7 +88,7 @@ def load_teacher(plan: Plan, encoder: TextEncoder) -> Teacher | None:
             "with `python -m t2i_course metric-network captioner` and name it with --captioner"
         )
     name = name or multitask.NAME
-    network = multitask.load_captioner(encoder, name, plan.settings.device)
+    network, encoder = multitask.load_captioner(name, plan.settings.device)
     if network.image_size != size:
         raise ValueError(
             f"the captioner reads pictures of {network.image_size} pixels, this run draws {size}: "
