@@ -192,9 +192,9 @@ FALSIFIES: dict[str, tuple[str, ...]] = {  # of one caption in 20 or more; tests
 }
 
 
-def _words_of(kind: str, *more: str) -> str:
+def _words_of(kind: str) -> str:
     known = [word for value in VALUES[kind] for words in WORDS[value] for word in words]
-    return "|".join(map(re.escape, known + list(more)))
+    return "|".join(map(re.escape, known))
 
 
 _SHADES = "white|gr[ae]y|black|dark|bright|light|pale"
@@ -212,11 +212,6 @@ SAID = {  # words that may state a fact of a kind; rather one too many
         "count": "",
     }.items()
 }
-
-
-def says(caption: str) -> set[str]:
-    """Kinds of statement, of `KINDS`, that a caption may make, by its words alone."""
-    return {kind for kind, words in SAID.items() if words.search(caption)}
 
 
 def stays_true(operation: str, caption: Facts | str) -> bool:
@@ -245,7 +240,7 @@ def leave_out(facts: Facts, rng: random.Random, share: float = 0.3) -> Facts:
 
     Args:
         facts: of a caption.
-        rng: the source of chance.
+        rng: draws.
         share: chance of each statement to go.
     """
     less = copy.deepcopy(facts)

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
@@ -41,7 +40,7 @@ from t2i_course.photos.coco_folder import (
     instances,
     load_split,
 )
-from t2i_course.photos.packing import FORMAT, cache_key, explained, write_cache
+from t2i_course.photos.packing import FORMAT, cache_key, write_cache
 from t2i_course.photos.pictures import upright
 from t2i_course.photos.shards import ShardSamples, ShardSplit, find_data
 from t2i_course.scenes import drawing
@@ -67,11 +66,7 @@ __all__ = [
 
 
 def resolve_data(name_or_path: str | os.PathLike[str], progress: bool = True) -> Path:
-    """Return the folder of a data set.
-
-    Args:
-        name_or_path: "scenes" for the embedded data set (drawn on first use), or a folder's path.
-        progress: show a bar while scenes are drawn.
+    """Return the folder of a data set: "scenes" (drawn on first use), or a folder's path.
 
     Raises:
         FileNotFoundError: no such folder, or it is not in COCO's layout and holds no shards.
@@ -87,9 +82,6 @@ def resolve_data(name_or_path: str | os.PathLike[str], progress: bool = True) ->
 
 def image_transform(size: int = 64) -> v2.Compose:
     """Short side to `size`, the central square of it, values in [-1, 1].
-
-    Args:
-        size: side of the result, pixels.
 
     Returns:
         A transform from an RGB PIL image of any size to a float32 tensor [3, size, size].
@@ -186,8 +178,7 @@ class PackedCaptions:
 
         Raises:
             FileNotFoundError: there is no such cache.
-            ValueError: it is cut short, its files do not belong together, or it was written by
-                another version of the course.
+            ValueError: it is cut short, or was written by another version of the course.
         """
         self.path = Path(path)
         card = json.loads(Path(f"{self.path}.json").read_text(encoding="utf-8"))
@@ -200,10 +191,7 @@ class PackedCaptions:
         self.all_captions = [caption for group in self.captions for caption in group]
         self.caption_starts = np.cumsum([0, *map(len, self.captions)])  # [N + 1]
         images = np.load(f"{self.path}.npy", mmap_mode="r")
-        number = len(self.captions)  # rows of the file beyond it were for pictures left out
-        if len(self.image_ids) != number or images.shape[1:] != (3, self.size, self.size):
-            raise ValueError(f"{self.path}.npy does not fit {self.path.name}.json: delete both")
-        self.images = images[:number]  # [N, 3, S, S]
+        self.images = images[: len(self)]  # [N, 3, S, S]; the rest was for pictures left out
 
     def __len__(self) -> int:
         """Return N, the number of images."""
@@ -216,10 +204,6 @@ class PackedCaptions:
     def images_of(self, caption_rows: ArrayLike) -> np.ndarray:
         """Rows in `images` of captions given by rows in `all_captions`, in the same shape."""
         return np.searchsorted(self.caption_starts, caption_rows, side="right") - 1
-
-    def __reduce__(self) -> tuple[type, tuple[Path]]:
-        """Travel to another process as a path, not as gigabytes."""
-        return PackedCaptions, (self.path,)
 
 
 class PackedPart(PackedCaptions):
@@ -263,8 +247,7 @@ class PackedPart(PackedCaptions):
         self.caption_rows = np.concatenate(rows)  # [K]
         chosen = json.dumps([self.image_rows.tolist(), self.caption_rows.tolist()])
         self.key = f"{whole.key}-part-{hashlib.sha256(chosen.encode()).hexdigest()[:12]}-{size}px"
-        self.path, self.size = whole.path.with_name(self.key), size
-        self.problems, self.skipped, self.notes = {}, [], []
+        self.size, self.problems, self.skipped, self.notes = size, {}, [], []
         self.image_ids = whole.image_ids[self.image_rows]
         self.captions = [[whole.all_captions[row] for row in group] for group in rows]
         self.all_captions = [caption for group in self.captions for caption in group]
@@ -272,11 +255,6 @@ class PackedPart(PackedCaptions):
         pixels = torch.from_numpy(whole.images[self.image_rows]).float()  # [M, 3, S, S]
         mean = functional.avg_pool2d(pixels, whole.size // size)
         self.images = mean.round().to(torch.uint8).numpy()  # [M, 3, size, size]
-        self._taken = whole, self.image_rows, size, captions
-
-    def __reduce__(self) -> tuple[type, tuple]:
-        """Travel to another process as the whole's path and what is taken of it."""
-        return PackedPart, self._taken
 
 
 def pack(
@@ -287,24 +265,21 @@ def pack(
     on_bad_image: str = "raise",
     progress: bool = True,
 ) -> PackedCaptions:
-    """Decode a split once; later calls open what the first one wrote.
+    """Decode a split once; later calls open what the first one wrote, see `photos.packing`.
 
-    Two files: NAME.npy holds the bytes, NAME.json the rest. NAME stands for the annotation file's
-    content, the folder's path, the names, sizes and times of its pictures, the split and the size.
-    One process writes while others wait for it. After a kill, the same call begins anew.
+    Other processes wait meanwhile. After a kill, the same call begins anew.
 
     Args:
         folder: a data set in COCO's layout, or of shards.
-        split: "train" or "val".
+        split: "train", "val" or "test".
         size: side of the packed images, pixels.
         cache: where the files go; `data/cache/packed` by default.
         on_bad_image: "raise", or "skip": leave out images that are missing, cannot be decoded or
             have no caption, and name them in one warning.
-        progress: show a progress bar.
+        progress: show a bar.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `load_split` and `ShardSamples`;
-            ValueError also for a picture that cannot be decoded.
+        FileNotFoundError, NotADirectoryError, ValueError: see `load_split` and `ShardSamples`.
         OSError: the cache cannot be written (the disk is full).
     """
     if size < 1:
@@ -317,11 +292,17 @@ def pack(
     if packed is None:
         samples = _open_samples(found, on_bad_image)
         to_bytes = v2.Compose(image_transform(size).transforms[:4])  # before they become floats
-        with explained(cache):
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+        try:
+            with runtime.locked(path):
                 if _open_cache(path) is None:  # else another process has made it meanwhile
                     write_cache(path, samples, to_bytes, size, on_bad_image, progress)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the packed cache cannot be written ({error.strerror or error}): free some "
+                "space, or choose another place with T2I_HOME or the argument cache",
+                str(cache),
+            ) from error
         packed = PackedCaptions(path)
     if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
         _open_samples(found)  # names what is missing
@@ -347,12 +328,10 @@ def _open_samples(
 
 
 def _open_cache(path: Path) -> PackedCaptions | None:
-    """Open a cache if it is there and whole."""
+    """Open a cache if it is there, whole and of this version."""
     try:
         return PackedCaptions(path)
-    except (FileNotFoundError, NotADirectoryError, EOFError):
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):  # cut short, or of another version
+    except (OSError, EOFError, ValueError):
         return None
 
 
@@ -379,9 +358,8 @@ class Batch:
 class CaptionBatches:
     """An endless row of batches: every epoch a new order, and a newly drawn caption an image.
 
-    An epoch's order follows the last one's without a gap: a batch may hold the end of one epoch and
-    the beginning of the next, so that each image is seen once an epoch for any batch size. Epoch e
-    draws from its own generator, seeded by (seed + e); nothing else in the run moves it.
+    A batch may hold the end of one epoch and the beginning of the next, so that each image is seen
+    once an epoch for any batch size. Epoch e draws from its own generator, seeded by (seed + e).
 
     Attributes:
         epoch: the epoch of the next image, from 0.
@@ -471,12 +449,8 @@ class CaptionBatches:
 
     def state_dict(self) -> dict[str, int]:
         """Return whole numbers from which `load_state_dict` continues with the next batch."""
-        return {
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "position": self.position,
-            "data": self._fingerprint(),
-        }
+        here = {"seed": self.seed, "epoch": self.epoch, "position": self.position}
+        return here | {"data": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue where the batches of `state` stood.

@@ -133,4 +133,4 @@ def _check_photos(args: argparse.Namespace, name: str, card: dict | None) -> Non
         shared_pictures.check_unseen(card["trained_on"], split, args.model)
     elif card is not None and card["data"] != "scenes":
         note(f"the card of {args.model} does not say which captions it has learnt from")
-    shared_pictures.check_splits(split.folder)  # real pictures of train are measured as well
+    shared_pictures.check_splits(split.folder, args.split)  # those of train are measured as well

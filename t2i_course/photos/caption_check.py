@@ -53,16 +53,9 @@ class Reading:
 def read_share(encoder: TextEncoder, captions: Sequence[str]) -> Reading:
     """Count unknown words, and captions that nothing tells apart, in at most `LOOKED_AT` captions.
 
-    Args:
-        encoder: whose tokens are counted; the network does not run.
-        captions: at least one.
-
-    Raises:
-        ValueError: no caption.
+    The encoder's tokens are counted; its network does not run.
     """
     different = list(dict.fromkeys(captions))
-    if not different:
-        raise ValueError("no captions to read: give at least one")
     spread = np.linspace(0, len(different) - 1, min(LOOKED_AT, len(different))).astype(int)
     chosen = [different[row] for row in spread]
     unknown = encoder.tokenizer.unk_token
@@ -79,12 +72,8 @@ def read_share(encoder: TextEncoder, captions: Sequence[str]) -> Reading:
 def check_captions(encoder: TextEncoder, captions: Sequence[str]) -> Reading:
     """Warn of captions that the encoder cannot read, and refuse them where next to nothing is read.
 
-    Args:
-        encoder: that a network is to be trained with.
-        captions: those of the training.
-
     Raises:
-        ValueError: no caption, or `REFUSED` of the words are unknown; with the remedy.
+        ValueError: `REFUSED` of the words are unknown; with the remedy.
     """
     found = read_share(encoder, captions)
     if found.unknown >= REFUSED:

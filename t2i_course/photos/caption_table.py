@@ -46,26 +46,22 @@ class Columns:
         captions: the columns of captions.
         width: how many columns there are; without a header, at least so many.
         named: the header's cells, () without a header.
-        header_rows: 1 if the first row is no picture's, else 0.
     """
 
     separator: str
-    file: int
-    captions: tuple[int, ...]
-    width: int
-    named: tuple[str, ...]
-    header_rows: int
+    file: int = 0
+    captions: tuple[int, ...] = (1,)
+    width: int = 2
+    named: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say how the table was understood."""
         if not self.named:
             return "file name and caption"
-        rest = set(range(self.width)) - {self.file, *self.captions}
-        captions = ", ".join(self.named[column] for column in self.captions)
-        told = f"file name: {self.named[self.file]}; caption: {captions}"
-        return (
-            told + "; passed over: " * bool(rest) + ", ".join(self.named[c] for c in sorted(rest))
-        )
+        names = {c: name for c, name in enumerate(self.named) if c != self.file}
+        captions = ", ".join(names.pop(c) for c in self.captions)
+        rest = f"; passed over: {', '.join(names.values())}" * bool(names)
+        return f"file name: {self.named[self.file]}; caption: {captions}{rest}"
 
 
 class CaptionTable:
@@ -93,7 +89,11 @@ class CaptionTable:
         self._text = EXCEL.sub(r"\1", _decode(table), count=1)
         self.columns = self._understand()
         self._lines = list(self._rows(self.columns.separator))
-        self._check_width()
+        if not self.columns.named and min(len(row) for _, row in self._lines) > 2:
+            raise ValueError(
+                f"{table} has {len(self._lines[0][1])} columns and no header, so nobody can say "
+                f"which is the caption: {HEADER_HINT}"
+            )
 
     def captions(self) -> Iterator[tuple[int, str, str | None, list[str]]]:
         """Yield (line, name as written, name of the picture or None, captions) of each row.
@@ -102,7 +102,7 @@ class CaptionTable:
             ValueError: a row has another number of columns, no file name or no caption.
         """
         columns, found = self.columns, 0
-        for line, row in self._lines[columns.header_rows :]:
+        for line, row in self._lines[bool(columns.named) :]:
             cells = self._cells(row)
             name = cells[columns.file] if len(cells) == columns.width else ""
             texts = [cells[c] for c in columns.captions if c < len(cells) and cells[c]]
@@ -179,7 +179,6 @@ class CaptionTable:
 
     def _understand(self) -> Columns:
         """Find the separator and the columns by the first two rows."""
-        tried = []
         for separator in SEPARATORS:
             if separator not in re.split(r"[\r\n]", self._text.strip("\r\n"), maxsplit=1)[0]:
                 continue
@@ -187,16 +186,9 @@ class CaptionTable:
             head, second = ([c.strip() for c in next(rows, (0, []))[1]] for _ in range(2))
             if columns := self._by_names(separator, head, second):
                 return columns
-            files = [cell for cell in head if SUFFIX.search(NUMBERED.sub("", cell))]
-            for header, row in ((0, head), (1, second)):
-                # a first row that names a missing picture is no header
-                columns = self._by_picture(separator, row, 0 if files else header)
-                if columns and (header == 0 or len(head) == len(row)):
-                    return columns
-            tried.append(Columns(separator, 0, (1,), 2, (), 0))
-        if not tried:
-            raise ValueError(f"{self.table} has no columns: {HEADER_HINT}")
-        return tried[0]  # its rows say what is missing
+            if head and (SUFFIX.search(NUMBERED.sub("", head[0])) or self.find(head[0])):
+                return Columns(separator)
+        raise ValueError(f"{self.table}: what its columns hold cannot be told: {HEADER_HINT}")
 
     def _by_names(self, separator: str, head: list[str], second: list[str]) -> Columns | None:
         """Find the columns by a header."""
@@ -218,25 +210,7 @@ class CaptionTable:
                     f"{self.table}: which column holds {what}, of {', '.join(head)}? Name it "
                     f"{'image' if what == 'the file name' else 'caption'}, and no other so"
                 )
-        return Columns(separator, files[0], tuple(texts), len(head), tuple(head), 1)
-
-    def _by_picture(self, separator: str, row: list[str], header: int) -> Columns | None:
-        """Find the columns by a row without a header's help: one cell is a picture."""
-        found = [column for column, cell in enumerate(row) if self.find(cell)]
-        if found == [0] and len(row) >= 2:
-            return Columns(separator, 0, (1,), 2, (), header)
-        if found == [1] and len(row) == 2:
-            return Columns(separator, 1, (0,), 2, (), header)
-        return None
-
-    def _check_width(self) -> None:
-        """Refuse a table without a header whose rows have three columns or more, all of them."""
-        rows = self._lines[self.columns.header_rows :]
-        if not self.columns.named and rows and min(len(row) for _, row in rows) > 2:
-            raise ValueError(
-                f"{self.table} has {len(rows[0][1])} columns and no header, so nobody can say "
-                f"which is the caption: {HEADER_HINT}"
-            )
+        return Columns(separator, files[0], tuple(texts), len(head), tuple(head))
 
 
 def _decode(table: Path) -> str:
@@ -259,11 +233,9 @@ def _bare(cell: str) -> str:
 
 def _texts(cell: str) -> list[str]:
     """Return the captions of a cell: itself, or those of a list in Python's or JSON's form."""
-    if cell.startswith("[") and cell.endswith("]"):
-        try:
-            listed = ast.literal_eval(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return [cell]
-        if isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed):
-            return listed
-    return [cell]
+    try:
+        listed = ast.literal_eval(cell) if cell.startswith("[") else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [cell]
+    good = isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed)
+    return listed if good else [cell]

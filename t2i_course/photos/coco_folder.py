@@ -7,8 +7,7 @@ The layout (Lin et al., "Microsoft COCO: common objects in context", ECCV 2014):
     annotations/captions_val2017.json     "annotations": [{"id", "image_id", "caption"}]}
 
 pycocotools reads such files without a look at them: a caption of an unknown image is dropped in
-silence, a missing picture shows in the middle of an epoch. Here the annotations are checked first,
-and each error names the file and what to do. `t2i_course.data` builds on this module.
+silence, a missing picture shows in the middle of an epoch. Here the annotations are checked first.
 """
 
 from __future__ import annotations
@@ -41,10 +40,7 @@ class Split:
     """Where one part of a data set lies.
 
     Attributes:
-        folder: the data set.
         name: what the folder calls the split, such as "val2017".
-        image_folder: `folder/name`.
-        captions_file: `folder/annotations/captions_<name>.json`.
         image_ids: the images that belong to the split, in rising order; None stands for all.
         role: "train", "val" or "test".
         note: what is to be said of the copies among the pictures that were divided.
@@ -67,7 +63,7 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
 
     Args:
         folder: the data set.
-        split: "train" or "val", whose names stand in `SPLIT_NAMES`; or "test".
+        split: "train", "val" or "test".
 
     Raises:
         FileNotFoundError: the folder, or the split's pictures or captions, are missing.
@@ -153,7 +149,6 @@ class CheckedCaptions(CocoCaptions):
 
     Attributes:
         coco: pycocotools' index; its annotations keep their other keys ("facts" in the scenes).
-        ids: the images' ids in rising order.
         skipped: {file name: what is wrong with it} of the images left out.
         notes: what else is to be said of the data.
     """
@@ -198,7 +193,7 @@ def load_split(
     Args:
         folder: a data set in COCO's layout.
         split: "train" or "val".
-        transform: applied to each PIL image, such as `image_transform(64)`.
+        transform: applied to each PIL image.
         on_bad_image: "raise", or "skip": leave out images that are missing, have no caption or an
             empty one. Whether a picture can be decoded shows only when it is read.
 
@@ -218,26 +213,17 @@ def instances(folder: str | os.PathLike[str], split: str) -> COCO:
     """Open the boxes and categories of a split: annotations/instances_<name>.json.
 
     Returns:
-        pycocotools' index, without its printing; of a divided folder, the split's images only.
+        pycocotools' index, without its printing.
 
     Raises:
         FileNotFoundError: the folder, the split or the file is missing.
-        ValueError: the file is not JSON, or its annotations have no category_id.
+        ValueError: the file is not JSON, or lacks one of the three lists.
     """
     found = find_split(folder, split)
     file = found.captions_file.with_name(f"instances_{found.name}.json")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: unpack COCO's annotations archive there")
-    document = _read_json(file, ("images", "annotations", "categories"))
-    if not all({"category_id", "image_id"} <= set(entry) for entry in document["annotations"]):
-        raise ValueError(
-            f"{file} is no instances file: category_id or image_id is missing. Download it again."
-        )
-    if found.image_ids is not None:
-        kept = set(found.image_ids)
-        document["images"] = [i for i in document["images"] if i.get("id") in kept]
-        document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
-    return _index(document)
+    return _index(_read_json(file, ("images", "annotations", "categories")))
 
 
 def check_choice(on_bad_image: str) -> None:
@@ -249,22 +235,17 @@ def check_choice(on_bad_image: str) -> None:
 def list_images(folder: Path) -> dict[str, tuple[int, int]]:
     """Return {relative name: (bytes, time of change)} of the files in a folder and below it.
 
-    Links are followed; a folder that is met twice is listed once, a link in a circle not at all.
+    Links are followed; a folder that is met twice is listed once.
     """
-    listing, waiting, start = {}, [str(folder)], len(str(folder)) + 1
-    seen = {os.path.realpath(folder)}
-    while waiting:
-        for entry in os.scandir(waiting.pop()):
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                continue
-            if entry.is_dir():
-                if (real := os.path.realpath(entry.path)) not in seen:
-                    seen.add(real)
-                    waiting.append(entry.path)
-            elif entry.is_file() and not entry.name.startswith("."):
-                status = entry.stat()
-                name = entry.path[start:].replace(os.sep, "/")
-                listing[name] = (status.st_size, status.st_mtime_ns)
+    listing, seen, start = {}, {os.path.realpath(folder)}, len(str(folder)) + 1
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = {os.path.realpath(os.path.join(place, name)): name for name in folders}
+        folders[:] = [name for path, name in real.items() if path not in seen]
+        seen.update(real)
+        for path in (os.path.join(place, name) for name in names if not name.startswith(".")):
+            if os.path.isfile(path):  # no link to nothing
+                status = os.stat(path)
+                listing[path[start:].replace(os.sep, "/")] = (status.st_size, status.st_mtime_ns)
     return listing
 
 
@@ -286,16 +267,12 @@ def _read_json(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
         ) from error
     for name in lists:
         entries = document.get(name) if isinstance(document, dict) else None
-        if not isinstance(entries, list) or not entries or not _all_dicts(entries):
+        if type(entries) is not list or not entries or any(type(e) is not dict for e in entries):
             raise ValueError(
                 f'{file} has no list "{name}", or an empty one: it is not a COCO annotation file, '
                 "or nobody filled it. Download or unpack it again."
             )
     return document
-
-
-def _all_dicts(entries: list[Any]) -> bool:
-    return all(type(entry) is dict for entry in entries)
 
 
 def _is_id(number: Any) -> bool:
@@ -321,44 +298,52 @@ def read_captions_file(file: Path) -> dict[str, Any]:
             image that is not listed, or a file name leads out of the picture folder.
     """
     document = _read_json(file, ("images", "annotations"))
-    image_ids, caption_ids = set(), set()
+    images, captions = set(), set()
     for image in document["images"]:
-        image_id, name = image.get("id"), image.get("file_name")
-        if not _is_id(image_id) or not isinstance(name, str) or has_surrogates(name):
-            raise ValueError(
-                f"{file}: an image needs a whole number id, of 64 bits, and a file_name: {image}"
-            )
-        if leads_out(name):
-            raise ValueError(
-                f"{file}: the file name {name!r} leads out of the picture folder. Write it "
-                "relative to that folder, without '..'."
-            )
-        if image_id in image_ids:
-            raise ValueError(f"{file}: two images have the id {image_id}. Give each its own.")
-        image_ids.add(image_id)
+        if fault := _image_fault(image, images):
+            raise ValueError(f"{file}: {fault}")
+        images.add(image["id"])
     for annotation in document["annotations"]:
-        if "caption" not in annotation:
-            raise ValueError(
-                f"{file} holds no captions: an annotation has {', '.join(sorted(annotation))}. "
-                "Is it an instances file? Put the captions file in its place."
-            )
-        number, owner = annotation.get("id"), annotation.get("image_id")
-        if not isinstance(annotation["caption"], str) or not _is_id(number):
-            raise ValueError(f"{file}: a caption needs a text and an id: {annotation}")
-        if not _is_id(owner):
-            raise ValueError(
-                f"{file}: caption {number} belongs to image {owner!r}, which is no whole number. "
-                'Write it as the "id" of the image is written.'
-            )
-        if owner not in image_ids:
-            raise ValueError(
-                f'{file}: caption {number} belongs to image {owner}, which "images" does not '
-                "list. List the image, or remove the caption."
-            )
-        if number in caption_ids:
-            raise ValueError(f"{file}: two captions have the id {number}. Number them.")
-        caption_ids.add(number)
+        if fault := _caption_fault(annotation, images, captions):
+            raise ValueError(f"{file}: {fault}")
+        captions.add(annotation["id"])
     return document
+
+
+def _image_fault(image: dict[str, Any], known: set[int]) -> str:
+    """Say what is wrong with an entry of "images"; "" if nothing."""
+    number, name = image.get("id"), image.get("file_name")
+    if not _is_id(number) or not isinstance(name, str) or has_surrogates(name):
+        return f"an image needs a whole number id, of 64 bits, and a file_name: {image}"
+    if leads_out(name):
+        return (
+            f"the file name {name!r} leads out of the picture folder. Write it relative to that "
+            "folder, without '..'."
+        )
+    return f"two images have the id {number}. Give each its own." if number in known else ""
+
+
+def _caption_fault(annotation: dict[str, Any], images: set[int], known: set[int]) -> str:
+    """Say what is wrong with an entry of "annotations"; "" if nothing."""
+    if "caption" not in annotation:
+        return (
+            f"it holds no captions: an annotation has {', '.join(sorted(annotation))}. Is it an "
+            "instances file? Put the captions file in its place."
+        )
+    number, owner = annotation.get("id"), annotation.get("image_id")
+    if not isinstance(annotation["caption"], str) or not _is_id(number):
+        return f"a caption needs a text and an id: {annotation}"
+    if not _is_id(owner):
+        return (
+            f"caption {number} belongs to image {owner!r}, which is no whole number. Write it as "
+            'the "id" of the image is written.'
+        )
+    if owner not in images:
+        return (
+            f'caption {number} belongs to image {owner}, which "images" does not list. List the '
+            "image, or remove the caption."
+        )
+    return f"two captions have the id {number}. Number them." if number in known else ""
 
 
 def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dict[str, str]:

@@ -43,7 +43,6 @@ def convert_table(
     pictures: str | Path,
     output: str | Path,
     on_bad_image: str = "raise",
-    progress: bool | None = None,
 ) -> Converted:
     """Write a folder in COCO's layout.
 
@@ -54,7 +53,6 @@ def convert_table(
         pictures: the folder that the file names are relative to.
         output: the new folder; it must not exist.
         on_bad_image: "raise", or "skip": leave out pictures that are missing or no pictures.
-        progress: show a bar; None where there is a terminal.
 
     Raises:
         FileNotFoundError: the table, the folder or a picture is missing.
@@ -70,7 +68,7 @@ def convert_table(
     if not output.parent.is_dir():
         raise FileNotFoundError(f"no folder {output.parent}: make it first, or name another place")
     read = CaptionTable(table, pictures)
-    captions, sizes, left_out = _collect(read, on_bad_image, progress)
+    captions, sizes, left_out = _collect(read, on_bad_image)
     images, entries = [], []
     for number, (name, texts) in enumerate(captions.items(), start=1):
         images.append({"id": number, "file_name": name} | sizes[name])
@@ -87,12 +85,11 @@ def convert_table(
 
 
 def _collect(
-    read: CaptionTable, on_bad_image: str, progress: bool | None
+    read: CaptionTable, on_bad_image: str
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, int]], list[str]]:
     """Gather captions and sizes by the pictures' names, and what is wrong with the others."""
     captions, sizes, faults = {}, {}, {}
-    rows = tqdm(read.captions(), disable=None if progress is None else not progress)
-    for line, written, name, texts in rows:
+    for line, written, name, texts in tqdm(read.captions(), disable=None):
         if written in faults or name in faults:
             continue
         try:

@@ -9,10 +9,8 @@ another photo more. What is cropped or mirrored counts as another picture.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,11 @@ from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 
 from t2i_course import runtime
-from t2i_course.photos.pictures import Sample, decode_picture, upright
+from t2i_course.photos.pictures import Sample, decode_picture, in_threads, upright
 
 SIDE = 8  # of a reduced picture
 MEAN, LARGEST = 2, 10  # differences that copies may have, of 255
 KEPT_FROM = 1000  # pictures: those of fewer are looked at anew in no time
-AT_ONCE = 256
 VERSION = 1  # of the rule
 _known: dict[str, np.ndarray] = {}  # what this process has found
 
@@ -74,14 +71,11 @@ def reduce_pictures(samples: Iterator[Sample], number: int) -> np.ndarray:
         except ValueError:
             return -1  # packing names it
 
-    result = np.empty((number, SIDE * SIDE * 3), np.int16)
-    rows, words = iter(range(number)), "looking for copies"
-    silent = True if number < KEPT_FROM else None
-    with ThreadPoolExecutor() as pool, tqdm(total=number, desc=words, disable=silent) as bar:
-        while waiting := [pool.submit(reduce, one) for one in itertools.islice(samples, AT_ONCE)]:
-            for task in waiting:
-                result[next(rows)] = task.result()
-            bar.update(len(waiting))
+    result, silent = np.empty((number, SIDE * SIDE * 3), np.int16), number < KEPT_FROM or None
+    reduced = in_threads(reduce, samples)
+    bar = tqdm(reduced, total=number, desc="looking for copies", disable=silent)
+    for row, (_, values) in enumerate(bar):
+        result[row] = values
     return result
 
 
@@ -103,7 +97,7 @@ def group_copies(reduced: np.ndarray) -> np.ndarray:
 
 
 def hold_out(ids: list[int], groups: np.ndarray, split: str) -> tuple[int, ...]:
-    """Divide images: a tenth of them, but no copy of another one, is val; the rest is train.
+    """Divide images: a tenth of them is val, the rest train, and copies stay together.
 
     Groups of copies are ranked by the SHA-256 of their smallest id; those that still fit into a
     tenth become val, the smallest one at least.
@@ -111,10 +105,7 @@ def hold_out(ids: list[int], groups: np.ndarray, split: str) -> tuple[int, ...]:
     Args:
         ids: N ids.
         groups: [N], from `group_copies`.
-        split: "train" or "val".
-
-    Returns:
-        The ids of the split, in rising order.
+        split: "train" or "val", whose ids are returned in rising order.
 
     Raises:
         ValueError: all are copies of one.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -19,8 +23,10 @@ TURNS = {  # by EXIF's orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SAMPLE_FORMAT = 339  # TIFF's tag; 1 is unsigned
 ORIENTED_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in a picture's info
+AT_ONCE = 64  # samples that are in memory together
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,15 @@ class Sample:
     picture: Path | bytes
     where: str
     fault: str = ""
+
+
+def in_threads(
+    work: Callable[[Sample], Result], samples: Iterator[Sample]
+) -> Iterator[tuple[Sample, Result]]:
+    """Yield each sample with what is made of it, in order; Pillow releases the interpreter."""
+    with ThreadPoolExecutor() as pool:
+        while some := list(itertools.islice(samples, AT_ONCE)):
+            yield from zip(some, pool.map(work, some), strict=True)
 
 
 def decode_picture(picture: Path | bytes, name: str) -> Image.Image:
@@ -69,10 +84,7 @@ def decode_picture(picture: Path | bytes, name: str) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values = np.asarray(image)
-        if image.mode == "I" and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,):
-            values = values.view(np.uint32)  # which Pillow reads as if they had a sign
-        rgb = Image.fromarray(_to_bytes(values)).convert("RGB")
+        rgb = Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
     elif image.has_transparency_data:
         shown = image.convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")

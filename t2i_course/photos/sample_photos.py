@@ -39,7 +39,6 @@ class SamplePhoto:
         package: that ships it.
         credit: who took it, or where it comes from.
         license: its terms, as the package states them.
-        captions: five, of the course.
     """
 
     file: str

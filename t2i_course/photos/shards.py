@@ -27,7 +27,6 @@ from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, has_su
 from t2i_course.photos.pictures import SKIP_HINT, Sample
 
 PICTURES, TEXTS = ("jpg", "jpeg", "png", "webp"), ("json", "txt")
-Files = dict[str, list[tarfile.TarInfo]]  # of a sample, by suffix
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class ShardSplit:
     """Where the shards of one part of a data set lie.
 
     Attributes:
-        folder: the data set.
         image_folder: the folder of the tar files.
         role: "train" or "val".
         divided: whether the shards hold both parts.
@@ -66,10 +64,6 @@ class ShardSplit:
 def find_data(folder: str | os.PathLike[str], split: str) -> Split | ShardSplit:
     """Find a split in a folder of either layout: COCO's, or shards.
 
-    Args:
-        folder: the data set.
-        split: "train" or "val".
-
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: see `coco_folder.find_split`.
     """
@@ -79,19 +73,16 @@ def find_data(folder: str | os.PathLike[str], split: str) -> Split | ShardSplit:
 def find_shards(folder: str | os.PathLike[str], split: str) -> ShardSplit | None:
     """Find a split in a folder of shards.
 
-    Args:
-        folder: the data set.
-        split: "train" or "val"; the names tried for each stand in `SPLIT_NAMES`.
-
     Returns:
         None if the folder holds no shards, or has annotations/ and so COCO's layout.
     """
     folder = Path(folder).expanduser().resolve()
     if split not in SPLIT_NAMES or (folder / "annotations").is_dir():
         return None
-    found = {}
-    for role, names in SPLIT_NAMES.items():
-        found[role] = next((folder / n for n in names if tar_files(folder / n)), None)
+    found = {
+        role: next((folder / name for name in names if tar_files(folder / name)), None)
+        for role, names in SPLIT_NAMES.items()
+    }
     other = found["val" if split == "train" else "train"]
     if found[split] and other:
         return ShardSplit(folder, found[split], split, divided=False)
@@ -114,34 +105,30 @@ class ShardSamples:
     """
 
     def __init__(self, split: ShardSplit) -> None:
-        """Count the samples.
+        """Count the samples, and divide them if the split is a part.
 
         Raises:
             ValueError: a shard is cut short or no tar file; there is no sample, or a single one to
                 divide.
         """
-        self.split, self.skipped = split, {}
+        self.split, self.skipped, folder = split, {}, split.image_folder
         number, passed_over = count_samples(split)
         listed = ", ".join(f"{count:,} .{suffix}" for suffix, count in passed_over.most_common(9))
-        self.notes = [f"files of {split.image_folder} passed over: {listed}"] if listed else []
+        self.notes = [f"files of {folder} passed over: {listed}"] if listed else []
         if not number:
             raise ValueError(
-                f"the tar files in {split.image_folder} hold no samples: they need KEY.jpg and "
-                "KEY.json or KEY.txt"
+                f"the tar files in {folder} hold no samples: they need KEY.jpg and KEY.json or "
+                "KEY.txt"
             )
-        self._chosen = frozenset(range(1, number + 1))
+        ids = range(1, number + 1)
+        self._chosen = frozenset(ids)
         if split.divided:
-            self._divide(number)
-
-    def _divide(self, number: int) -> None:
-        folder = self.split.image_folder
-        if number < 2:
-            raise ValueError(f"{folder} holds one sample: train and val need one each")
-        identity = [str(folder), self.split.listing()]
-        groups = copies.find_copies(self.samples, number, identity)
-        self._chosen = frozenset(copies.hold_out([*self._chosen], groups, self.split.role))
-        if note := copies.copies_note(groups, folder):
-            self.notes.append(note)
+            if number < 2:
+                raise ValueError(f"{folder} holds one sample: train and val need one each")
+            groups = copies.find_copies(self.samples, number, [str(folder), split.listing()])
+            self._chosen = frozenset(copies.hold_out(list(ids), groups, split.role))
+            if note := copies.copies_note(groups, folder):
+                self.notes.append(note)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -150,12 +137,11 @@ class ShardSamples:
     def samples(self) -> Iterator[Sample]:
         """Yield the samples, numbered over all shards in the order of their names, from 1."""
         number = 0
-        for shard in tar_files(self.split.image_folder):
-            with _opened(shard) as tar:
-                for key, files in read_index(tar)[0].items():
-                    number += 1
-                    if number in self._chosen:
-                        yield _read_sample(number, shard, key, files, tar)
+        for tar, samples, _ in _read_shards(self.split):
+            for key, members in samples.items():
+                number += 1
+                if number in self._chosen:
+                    yield _read_sample(number, tar, key, members)
 
 
 def count_samples(split: ShardSplit) -> tuple[int, Counter]:
@@ -163,97 +149,69 @@ def count_samples(split: ShardSplit) -> tuple[int, Counter]:
 
     Returns:
         Their number, and how many files of each suffix belong to none.
+
+    Raises:
+        ValueError: a shard is cut short or damaged.
     """
     number, passed_over = 0, Counter()
-    for shard in tar_files(split.image_folder):
-        with _opened(shard) as tar:
-            samples, others = read_index(tar)
-            number, passed_over = number + len(samples), passed_over + others
+    for _, samples, others in _read_shards(split):
+        number, passed_over = number + len(samples), passed_over + others
     return number, passed_over
 
 
-def _opened(shard: Path) -> tarfile.TarFile:
-    try:
-        return tarfile.open(shard, "r:")
-    except tarfile.TarError as error:
-        raise _unreadable(shard, error) from error
+def _read_shards(
+    split: ShardSplit,
+) -> Iterator[tuple[tarfile.TarFile, dict[str, list[tarfile.TarInfo]], Counter]]:
+    """Yield each shard, its samples' files by key, and how many others there are by suffix."""
+    for file in tar_files(split.image_folder):
+        remedy = "Copy it again, or take it out of the folder."
+        try:
+            tar = tarfile.open(file, "r:")
+            members = tar.getmembers()
+        except tarfile.TarError as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}): no tar file, or cut short. {remedy}"
+            ) from error
+        with tar:
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(512) != bytes(512):  # tarfile passes over both faults in silence
+                raise ValueError(f"{file} is cut short or damaged at byte {tar.offset:,}. {remedy}")
+            samples, passed_over = {}, Counter()
+            for member in members:
+                key, _, suffix = member.name.removeprefix("./").rpartition(".")
+                name = key.rpartition("/")[2]
+                if member.isdir() or name.startswith(".") or not name or key.startswith("__"):
+                    continue  # "__": webdataset's own
+                if suffix.lower() in PICTURES + TEXTS:
+                    samples.setdefault(key, []).append(member)
+                else:
+                    passed_over[suffix] += 1
+            yield tar, samples, passed_over
 
 
-def _unreadable(shard: Path, error: tarfile.TarError) -> ValueError:
-    return ValueError(
-        f"{shard} cannot be read ({error}): no tar file, or cut short. Copy it again, or take it "
-        "out of the folder."
-    )
-
-
-def read_index(tar: tarfile.TarFile) -> tuple[dict[str, Files], Counter]:
-    """Find a shard's samples.
-
-    A name is divided at its last dot: `photo.v2.jpg` has the key `photo.v2`. What is left alone by
-    that, and begins with a whole sample's key and a dot (`six.mask.png` beside six.jpg and
-    six.txt), is another file of that sample.
-
-    Returns:
-        {key: {suffix: files}}; how many files of each suffix were passed over.
-
-    Raises:
-        ValueError: the file is cut short or damaged.
-    """
-    samples, passed_over = {}, Counter()
-    try:
-        while (member := tar.next()) is not None:
-            key, _, suffix = member.name.removeprefix("./").rpartition(".")
-            name = key.rpartition("/")[2]
-            if member.isdir() or name.startswith(".") or not name or key.startswith("__"):
-                continue  # "__": webdataset's own
-            if suffix.lower() in PICTURES + TEXTS:
-                samples.setdefault(key, {}).setdefault(suffix.lower(), []).append(member)
-            else:
-                passed_over[suffix] += 1
-    except tarfile.TarError as error:
-        raise _unreadable(Path(tar.name), error) from error
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(512) != bytes(512):  # tarfile passes over both faults in silence
-        raise ValueError(
-            f"{tar.name} is cut short or damaged at byte {tar.offset:,}. Copy it again, or take it "
-            "out of the folder."
-        )
-    whole = {key for key, files in samples.items() if _is_whole(files)}
-    for key in [key for key in samples if key not in whole and _owner(key) in whole]:
-        for suffix, members in samples.pop(key).items():
-            passed_over[f"{key.removeprefix(_owner(key) + '.')}.{suffix}"] += len(members)
-    return samples, passed_over
-
-
-def _is_whole(files: Files) -> bool:
-    return any(suffix in files for suffix in PICTURES) and any(text in files for text in TEXTS)
-
-
-def _owner(key: str) -> str:
-    """Return a key up to the first dot of its last part."""
-    folder, slash, name = key.rpartition("/")
-    return folder + slash + name.partition(".")[0]
-
-
-def _read_sample(number: int, shard: Path, key: str, files: Files, tar: tarfile.TarFile) -> Sample:
+def _read_sample(
+    number: int, tar: tarfile.TarFile, key: str, members: list[tarfile.TarInfo]
+) -> Sample:
     """Read a sample's captions and its picture's bytes, or say what is wrong with it."""
-    name, where = f"{shard.name}: {key}", f"{shard}, sample {key}"
+    name, where = f"{Path(tar.name).name}: {key}", f"{tar.name}, sample {key}"
     try:
-        twice = [suffix for suffix, found in files.items() if len(found) > 1]
-        if twice:
-            raise ValueError(f"has two files .{twice[0]}")
-        pictures = [files[suffix][0] for suffix in PICTURES if suffix in files]
+        files = {}
+        for member in members:
+            suffix = member.name.rpartition(".")[2].lower()
+            if suffix in files:
+                raise ValueError(f"has two files .{suffix}")
+            files[suffix] = _content(tar, member)
+        pictures = [files[suffix] for suffix in PICTURES if suffix in files]
         if len(pictures) != 1:
             raise ValueError(f"has {'two pictures' if pictures else 'no picture'}")
-        texts = {s: _content(tar, files[s][0]) for s in TEXTS if s in files}
-        captions, picture = _captions_of(texts), _content(tar, pictures[0])
+        captions = _captions_of(files)
     except ValueError as error:
         fault = (
             f"{where} {error}. (A key is a file's name up to its last dot.) Mend it, or "
             f"{SKIP_HINT}."
         )
         return Sample(number, name, [], b"", where, fault)
-    return Sample(number, name, captions, picture, f"the picture of {shard}: {key}")
+    return Sample(number, name, captions, pictures[0], f"the picture of {tar.name}: {key}")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -264,23 +222,19 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         raise ValueError(f"has a link to nothing, {member.name}") from error
 
 
-def _captions_of(texts: dict[str, bytes]) -> list[str]:
+def _captions_of(files: dict[str, bytes]) -> list[str]:
     """Read a sample's captions; ValueError says what is wrong."""
-    decoded = {}
-    for suffix, content in texts.items():
-        try:
-            decoded[suffix] = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"has a file .{suffix} that is not UTF-8") from error
     captions = None
-    if "json" in decoded:
-        try:
-            document = json.loads(decoded["json"])
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"has a damaged file .json ({error})") from error
-        captions = document.get("caption") if isinstance(document, dict) else None
-    if captions in (None, "") and "txt" in decoded:
-        captions = decoded["txt"].strip()
+    try:
+        if "json" in files:
+            document = json.loads(files["json"].decode("utf-8-sig"))
+            captions = document.get("caption") if isinstance(document, dict) else None
+        if captions in (None, "") and "txt" in files:
+            captions = files["txt"].decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError("has a caption that is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"has a damaged file .json ({error})") from error
     if captions is None or captions == []:
         raise ValueError('has no caption: no file .txt, and no "caption" in a file .json')
     captions = captions if isinstance(captions, list) else [captions]

@@ -20,8 +20,6 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from t2i_course.photos import copies
@@ -46,17 +44,18 @@ REMEDY = (
 FIELDS = {"captions": str, "sha256": str, "images": int, "divided": bool, "coco": bool}
 
 
-def check_splits(folder: str | os.PathLike[str]) -> None:
+def check_splits(folder: str | os.PathLike[str], held_out: str = "val") -> None:
     """Refuse a folder whose training and held-out pictures are partly the same.
 
     Args:
         folder: a data set in COCO's layout, or of shards.
+        held_out: the split that is compared with train.
 
     Raises:
         ValueError: by COCO's names, or by their content, pictures stand in both splits.
         FileNotFoundError, NotADirectoryError: see `coco_folder.find_split`.
     """
-    train, val = find_data(folder, "train"), find_data(folder, "val")
+    train, val = find_data(folder, "train"), find_data(folder, held_out)
     if train.image_folder == val.image_folder:
         return  # one split, divided
     if shared := _shared_parts(train.name, val.name):
@@ -74,38 +73,29 @@ def check_splits(folder: str | os.PathLike[str]) -> None:
         )
 
 
-def learnt_from(
-    train: Split | ShardSplit, earlier: Sequence[dict[str, Any]] = ()
-) -> list[dict[str, Any]]:
+def learnt_from(train: Split | ShardSplit) -> list[dict[str, Any]]:
     """Describe for a model card what a model learns from.
 
-    Args:
-        train: the training split.
-        earlier: the same of the weights that training begins with; their pictures stay seen.
-
     Returns:
-        The earlier entries and a new one, each once. "captions": name of the captions file;
-        "sha256" of its content, or, of shards, of their names and lengths; "images": how many it
-        lists; "divided": whether a tenth of them was held out (`coco_folder.find_split`); "coco":
-        whether the pictures bear COCO's names.
+        One entry. "captions": name of the captions file; "sha256" of its content, or, of shards, of
+        their names and lengths; "images": how many it lists; "divided": whether a tenth of them was
+        held out (`coco_folder.find_split`); "coco": whether the pictures bear COCO's names.
     """
     if isinstance(train, ShardSplit):
-        images = count_samples(train)[0]
-        entry = {
-            "captions": f"{train.name}/*.tar", "sha256": train.digest, "images": images,
-            "divided": train.divided, "coco": False,
-        }  # fmt: skip
-    else:
-        names = [name for _, name in _listed_images(train.captions_file)]
-        entry = {
-            "captions": train.captions_file.name,
-            "sha256": file_hash(train.captions_file),
-            "images": len(names),
+        entry = {"captions": f"{train.name}/*.tar", "sha256": train.digest}
+        return [
+            entry | {"images": count_samples(train)[0], "divided": train.divided, "coco": False}
+        ]
+    images, file = read_captions_file(train.captions_file)["images"], train.captions_file
+    return [
+        {
+            "captions": file.name,
+            "sha256": file_hash(file),
+            "images": len(images),
             "divided": train.image_ids is not None,
-            "coco": all(map(COCO_FILE.fullmatch, names)),
+            "coco": all(COCO_FILE.fullmatch(image["file_name"]) for image in images),
         }
-    entries = [*earlier, entry]
-    return [one for k, one in enumerate(entries) if one not in entries[k + 1 :]]
+    ]
 
 
 def check_unseen(
@@ -113,8 +103,7 @@ def check_unseen(
 ) -> None:
     """Refuse to judge a model on pictures that it has learnt from.
 
-    It is told by COCO's names, by the captions files, and, where the training captions lie beside
-    the held-out ones, by the pictures.
+    It is told by COCO's names and by the captions files, or the shards' names and lengths.
 
     Args:
         trained_on: of the model's card, as `learnt_from` describes it.
@@ -124,56 +113,38 @@ def check_unseen(
     Raises:
         ValueError: the model has seen some of them, or the card's entry is none.
     """
-    for entry in check_entries(trained_on, f"the card of {model}"):
+    _check_entries(trained_on, model)
+    shards = isinstance(held_out, ShardSplit)
+    digest = held_out.digest if shards else file_hash(held_out.captions_file)
+    divided = held_out.divided if shards else held_out.image_ids is not None
+    for entry in trained_on:
         name = entry["captions"].removeprefix("captions_").removesuffix(".json")
         learnt = f"{model} has learnt from {name}"
-        if isinstance(held_out, ShardSplit):
-            if entry["sha256"] == held_out.digest and not (entry["divided"] and held_out.divided):
-                raise ValueError(
-                    f"{learnt}, which are the very shards in {held_out.image_folder}: it would be "
-                    "judged on what it learnt. Name a folder with held-out pictures."
-                )
-            continue
-        same_file = entry["sha256"] == file_hash(held_out.captions_file)
-        if same_file and entry["divided"] and held_out.image_ids is not None:
-            continue  # nine tenths, and the tenth that was held out
-        if same_file:
+        if entry["sha256"] == digest:
+            if entry["divided"] and divided:
+                continue  # nine tenths, and the tenth that was held out
+            same = held_out.image_folder if shards else held_out.captions_file
             raise ValueError(
-                f"{learnt}, and {held_out.captions_file} is that very captions file: it would be "
-                "judged on what it learnt. Name a folder with held-out pictures."
+                f"{learnt}, and {same} is that very data: it would be judged on what it learnt. "
+                "Name a folder with held-out pictures."
             )
         shared = _shared_parts(name, held_out.name)
-        if shared and (name != held_out.name or (entry["coco"] and _bears_coco_names(held_out))):
+        if shared and (name != held_out.name or (entry["coco"] and _coco_names(held_out))):
             raise ValueError(
                 f"{learnt}, which shares pictures with {held_out.name}: {shared}. {REMEDY}."
             )
-        captions_file = held_out.folder / "annotations" / entry["captions"]
-        if captions_file.is_file() and file_hash(captions_file) == entry["sha256"]:
-            train = replace(
-                held_out, name=name, image_folder=held_out.folder / name, image_ids=None,
-                captions_file=captions_file, role="train",
-            )  # fmt: skip
-            if pictures := shared_pictures(train, held_out):
-                raise ValueError(
-                    f"{learnt}, where {len(pictures):,} pictures of {held_out.name} stand, too, "
-                    f"such as {pictures[0]}: it would be judged on what it learnt. Leave them out "
-                    f"of {held_out.captions_file}."
-                )
 
 
-def check_entries(trained_on: Any, where: str) -> list[dict[str, Any]]:
-    """Return a card's "trained_on", or raise ValueError if it is not what `train` writes."""
-    good = isinstance(trained_on, list) and all(
-        isinstance(entry, dict)
-        and all(type(entry.get(name)) is kind for name, kind in FIELDS.items())
+def _check_entries(trained_on: Any, model: str) -> None:
+    """Raise ValueError unless a card's "trained_on" is what `train` writes."""
+    if not isinstance(trained_on, list) or not all(
+        isinstance(entry, dict) and {k: type(entry.get(k)) for k in FIELDS} == FIELDS
         for entry in trained_on
-    )
-    if not good:
+    ):
         raise ValueError(
-            f"{where}: trained_on must be a list of entries with {', '.join(FIELDS)}: copy the "
-            "card again"
+            f"the card of {model}: trained_on must be a list of entries with {', '.join(FIELDS)}: "
+            "copy the card again"
         )
-    return trained_on
 
 
 def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> list[str]:
@@ -182,10 +153,6 @@ def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> li
     Data sets of one's own often number each split from 1: an equal id or file name is no proof, and
     a copy may have another name. Pictures are the same by their content (`photos.copies`). Those
     of COCO are told by their numbers, too, which 2014 writes in another way than 2017.
-
-    Args:
-        first: a split.
-        second: another one.
 
     Returns:
         Names as the second split has them, in its order.
@@ -223,19 +190,9 @@ def _shared_parts(first: str, second: str) -> str:
 
 def _file_names(split: Split) -> list[str]:
     """File names of a split's pictures."""
-    chosen = None if split.image_ids is None else set(split.image_ids)
-    images = _listed_images(split.captions_file)
-    return [name for number, name in images if chosen is None or number in chosen]
-
-
-def _listed_images(captions_file: Path) -> list[tuple[int, str]]:
-    """Ids and file names of all images."""
-    images = read_captions_file(captions_file)["images"]
-    return [(image["id"], image["file_name"]) for image in images]
-
-
-def _bears_coco_names(split: Split) -> bool:
-    return bool(_coco_names(split))
+    images = read_captions_file(split.captions_file)["images"]
+    chosen = {i["id"] for i in images} if split.image_ids is None else set(split.image_ids)
+    return [image["file_name"] for image in images if image["id"] in chosen]
 
 
 def _coco_names(split: Split | ShardSplit) -> dict[str, str]:

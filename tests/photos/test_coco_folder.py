@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_folder import KINDS, SIZE, cache_files, make_split, read_captions, write_captions
+from photo_folder import SIZE, cache_files, make_split, read_captions, write_captions
 from torchvision.datasets import CocoCaptions
 
 from t2i_course import data
@@ -39,10 +39,12 @@ def test_single_split_is_divided_without_overlap_and_always_alike(tmp_path):
 
 
 def test_split_is_a_coco_captions_data_set_and_prints_nothing(coco_folder, capsys):
+    document = read_captions(coco_folder) | {"categories": [{"id": 1, "name": "bus"}]}
+    document["annotations"][0]["caption"] = "un chat près d'une fenêtre, 猫 \N{CAT FACE}"
+    write_captions(coco_folder, "train2017", document)
     dataset = data.load_split(coco_folder, "train")
     assert isinstance(dataset, CocoCaptions)
     assert capsys.readouterr() == ("", "")
-    document = read_captions(coco_folder)
     texts = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         texts[annotation["image_id"]].append(annotation["caption"])
@@ -51,22 +53,9 @@ def test_split_is_a_coco_captions_data_set_and_prints_nothing(coco_folder, capsy
         image, captions = dataset[index]
         assert image.mode == "RGB"
         assert captions == texts[image_id]
-
-
-def test_captions_keep_letters_beyond_ascii(coco_folder):
-    document = read_captions(coco_folder)
-    document["annotations"][0]["caption"] = "un chat près d'une fenêtre, 猫 \N{CAT FACE}"
-    write_captions(coco_folder, "train2017", document)
-    dataset = data.load_split(coco_folder, "train")
-    assert "un chat près d'une fenêtre, 猫 \N{CAT FACE}" in [
-        caption for index in range(len(dataset)) for caption in dataset[index][1]
-    ]
-
-
-def test_caption_file_with_categories_is_read(coco_folder):
-    document = read_captions(coco_folder) | {"categories": [{"id": 1, "name": "bus"}]}
-    write_captions(coco_folder, "train2017", document)
-    assert len(data.load_split(coco_folder, "train")) == len(KINDS)
+    cut_short(coco_folder)
+    with pytest.raises(ValueError, match=r"000000000100\.jpg cannot be read"):
+        dataset[dataset.ids.index(100)]
 
 
 def test_instances_are_read_without_printing(coco_folder, capsys):
@@ -251,12 +240,6 @@ def test_nothing_left_is_an_error(coco_folder, tmp_path):
     with pytest.raises(ValueError, match=r"no image of .*captions_train2017\.json can be used"):
         data.pack(coco_folder, "train", SIZE, **options)
     assert cache_files(tmp_path / "cache") == []
-
-
-def test_unreadable_picture_is_named_when_it_is_read(coco_folder):
-    cut_short(coco_folder)
-    with pytest.raises(ValueError, match=r"000000000100\.jpg cannot be read"):
-        data.load_split(coco_folder, "train")[0]
 
 
 def test_wrong_folders_are_named(coco_folder, tmp_path):

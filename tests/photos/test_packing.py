@@ -6,7 +6,6 @@ import io
 import json
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -40,15 +39,14 @@ def test_packed_pictures_equal_the_plain_transform(coco_folder, packed):
     assert packed.images.dtype == np.uint8
     assert packed.images.shape == (len(dataset), 3, SIZE, SIZE)
     assert packed.image_ids.tolist() == dataset.ids
-    for index, (image, captions) in enumerate(dataset):
+    for index in range(len(dataset)):
+        image, captions = dataset[index]
         pixels, kept = packed[index]
         assert torch.equal(pixels, data.to_uint8(image))
         assert torch.allclose(data.to_float(pixels), image, atol=1e-6)
         assert kept == captions
         start, stop = packed.caption_starts[index : index + 2]
         assert packed.all_captions[start:stop] == captions
-        if index + 1 == len(dataset):
-            break
 
 
 def test_second_call_decodes_nothing(coco_folder, packed, tmp_path):
@@ -83,16 +81,9 @@ def test_changed_data_split_or_size_gets_another_cache(coco_folder, packed, tmp_
 def test_cut_cache_is_made_again(coco_folder, packed, tmp_path):
     pixels = np.array(packed.images)
     file = tmp_path / "cache" / f"{packed.key}.npy"
-    del packed.images, packed.captions, packed.all_captions  # Windows holds a mapped file
     file.write_bytes(file.read_bytes()[:-1])
     again = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
     assert np.array_equal(again.images, pixels)
-
-
-def test_packed_data_travels_to_another_process_as_a_path(packed):
-    travelled = pickle.dumps(packed)
-    assert len(travelled) < 1000
-    assert np.array_equal(pickle.loads(travelled).images, packed.images)
 
 
 def pack_in_process(folder: Path, cache: Path, barrier, results) -> None:
@@ -152,27 +143,12 @@ def test_killed_process_leaves_nothing_that_passes_for_whole(tmp_path):
 def test_cache_of_an_older_form_is_made_anew(coco_folder, packed, tmp_path):
     path, pixels = packed.path, np.array(packed.images)
     card = json.loads(Path(f"{path}.json").read_text()) | {"format": 2}
-    del packed.images
     Path(f"{path}.json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match="of another version"):
         data.PackedCaptions(path)
     again = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
     assert again.path == path  # runs and features that name it are still good
     assert np.array_equal(again.images, pixels)
-
-
-def test_packed_captions_are_the_annotations_letter_for_letter(coco_folder, tmp_path):
-    document = read_captions(coco_folder)
-    for number, annotation in enumerate(document["annotations"]):
-        annotation["caption"] = f"{number} \N{CAT FACE} 猫 près\n d'ici "
-    write_captions(coco_folder, "train2017", document)
-    packed = data.pack(coco_folder, "train", SIZE, cache=tmp_path / "cache", progress=False)
-    groups = [captions for _, captions in data.load_split(coco_folder, "train")]
-    assert packed.captions == groups and packed.captions[3:7] == groups[3:7]
-    assert packed.all_captions == [caption for group in groups for caption in group]
-    assert packed.captions[-1] == groups[-1]
-    with pytest.raises(IndexError):
-        packed.captions[len(groups)]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot limit the size of a process's files")
