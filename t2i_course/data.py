@@ -388,15 +388,13 @@ class CaptionBatches:
                 caption says left or right.
 
         Raises:
-            ValueError: batch_size is not a positive multiple of world_size, or rank is outside.
+            ValueError: batch_size is not a positive multiple of world_size.
         """
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"a batch of {batch_size} cannot be shared by {world_size} processes: choose a "
                 "positive multiple"
             )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not one of 0 to {world_size - 1}")
         self.packed, self.batch_size = packed, batch_size
         self.rank, self.world_size, self.flips = rank, world_size, flips
         self.seed = int(torch.randint(2**62, (), generator=generator))

@@ -129,7 +129,7 @@ def check_unseen(
                 "Name a folder with held-out pictures."
             )
         shared = _shared_parts(name, held_out.name)
-        if shared and (name != held_out.name or (entry["coco"] and _coco_names(held_out))):
+        if shared and (name != held_out.name or (entry["coco"] and _coco_numbers(held_out))):
             raise ValueError(
                 f"{learnt}, which shares pictures with {held_out.name}: {shared}. {REMEDY}."
             )
@@ -148,30 +148,25 @@ def _check_entries(trained_on: Any, model: str) -> None:
 
 
 def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> list[str]:
-    """Names of the second split's pictures that are pictures of the first, too.
+    """Names of the second split's pictures that are pictures of the first, too, in its order.
 
     Data sets of one's own often number each split from 1: an equal id or file name is no proof, and
-    a copy may have another name. Pictures are the same by their content (`photos.copies`). Those
-    of COCO are told by their numbers, too, which 2014 writes in another way than 2017.
-
-    Returns:
-        Names as the second split has them, in its order.
+    a copy may have another name. Pictures are the same by their content (`photos.copies`), which
+    need not be read where both splits are COCO's, whose numbers tell.
     """
-    numbers = [_coco_names(split) for split in (first, second)]  # {number: name}
-    shared = {name for number, name in numbers[1].items() if numbers[0].get(number, name) != name}
-    official = first.name in COCO_PARTS and second.name in COCO_PARTS and all(numbers)
-    if official and numbers[0].keys().isdisjoint(numbers[1]):
-        return []
+    if first.name in COCO_PARTS and second.name in COCO_PARTS:
+        numbers = [_coco_numbers(split) for split in (first, second)]
+        if all(numbers) and numbers[0].isdisjoint(numbers[1]):
+            return []
     (pictures, count, identity), (others, more, other_identity) = map(_pictures, (first, second))
     groups = copies.find_copies(
         lambda: itertools.chain(pictures(), others()), count + more, [identity, other_identity]
     ).tolist()
     known = set(groups[:count])
-    shared_rows = {row for row, group in enumerate(groups[count:]) if group in known}
-    if not shared_rows and not shared:
+    if known.isdisjoint(groups[count:]):
         return []
-    names = (sample.name for sample in others())
-    return [name for row, name in enumerate(names) if row in shared_rows or name in shared]
+    found = zip(others(), groups[count:], strict=True)
+    return [sample.name for sample, group in found if group in known]
 
 
 def _pictures(split: Split | ShardSplit) -> tuple[Callable[[], Iterator[Sample]], int, list[Any]]:
@@ -195,8 +190,8 @@ def _file_names(split: Split) -> list[str]:
     return [image["file_name"] for image in images if image["id"] in chosen]
 
 
-def _coco_names(split: Split | ShardSplit) -> dict[str, str]:
-    """File names by COCO's numbers; {} unless all pictures bear such names."""
+def _coco_numbers(split: Split | ShardSplit) -> set[str]:
+    """COCO's numbers of the pictures; none unless all pictures bear such names."""
     names = [] if isinstance(split, ShardSplit) else _file_names(split)
-    found = {name: COCO_FILE.fullmatch(name) for name in names}
-    return {match[1]: name for name, match in found.items()} if all(found.values()) else {}
+    found = [COCO_FILE.fullmatch(name) for name in names]
+    return {match[1] for match in found} if all(found) else set()

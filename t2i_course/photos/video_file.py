@@ -52,11 +52,7 @@ class Video:
 
 
 def check_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
-    """Return the path, if it ends as one of the suffixes do.
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Return the path; one that ends in none of the suffixes is a ValueError."""
     path = Path(path).expanduser()
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: the name must end in {' or '.join(suffixes)}")
@@ -142,10 +138,9 @@ def _notes(path: Path, video: Video, cut: bool) -> Iterator[str]:
     """Say what of a file was left out or is doubtful."""
     with av.open(str(path)) as container:
         seconds = (container.duration or 0) / av.time_base
-    if seconds > video.seconds + 1 and video.seconds > LONGEST - 1:
-        yield f"only the first {LONGEST:g} s of {seconds:.0f} s were read"
-    elif seconds > video.seconds + 1:
-        yield f"the file breaks off after {video.seconds:.1f} s of {seconds:.0f} s"
+    if seconds > video.seconds + 1:
+        read = min(video.seconds, LONGEST)
+        yield f"only the first {read:.0f} s of {seconds:.0f} s were read"
     if cut:
         yield "the frames are very wide: their middle was read"
     rate = 1 / float(np.median(np.diff(video.times)))
@@ -162,13 +157,10 @@ def write_video(
     """Write a video with sound, H.264 and AAC.
 
     Args:
-        path: ends in one of `SUFFIXES`.
+        path: ends in one of `SUFFIXES`, or it is a ValueError.
         frames: time in seconds and uint8 [H, W, 3] of even sides, all alike.
         sound: [N] within -1 to 1.
         sound_rate: samples a second.
-
-    Raises:
-        ValueError: another suffix.
     """
     path = check_suffix(path, SUFFIXES)
     with runtime.atomic_file(path) as partial, av.open(str(partial), "w") as container:
@@ -196,14 +188,7 @@ def add_sound(
     sound: np.ndarray,
     sound_rate: int,
 ) -> Path:
-    """Write the frames that `read_video` read, in their own size, with a sound.
-
-    Args:
-        source: what was read.
-        target: where the video goes.
-        sound: [N] within -1 to 1.
-        sound_rate: samples a second.
-    """
+    """Write the frames that `read_video` read of a source, in their own size, with a sound [N]."""
 
     def frames() -> Iterator[tuple[float, np.ndarray]]:
         for time, frame, shape in _kept(Path(source).expanduser()):

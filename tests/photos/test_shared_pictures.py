@@ -119,19 +119,6 @@ def test_train2017_with_val2014_is_refused_with_the_reason_and_the_remedy(coco):
     assert "val2017" in str(error.value) and "--year 2014" in str(error.value)
 
 
-def test_cocos_pictures_are_known_by_their_number_under_any_folder_name(coco):
-    folder = only(coco, "train2017", "val2014")
-    for old, new in (("train2017", "train"), ("val2014", "val")):
-        (folder / old).rename(folder / new)
-        (folder / "annotations" / f"captions_{old}.json").rename(
-            folder / "annotations" / f"captions_{new}.json"
-        )
-    with pytest.raises(ValueError, match="8 pictures of val stand in train"):
-        check_splits(folder)
-    shared = shared_pictures(find_split(folder, "train"), find_split(folder, "val"))
-    assert shared == [f"COCO_val2014_{number:012d}.jpg" for number in range(11, 19)]
-
-
 # Before evaluation
 
 

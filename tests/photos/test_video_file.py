@@ -64,16 +64,12 @@ def test_times_are_the_files_own(tmp_path):
     assert video.seconds == pytest.approx(times[-1] + 0.05, abs=2e-3)
 
 
-@pytest.mark.parametrize(("rate", "kept"), [(15, 15), (25, 25), (30, 30), (50, 25), (60, 30)])
+@pytest.mark.parametrize(("rate", "kept"), [(10, 10), (30, 30), (50, 25), (60, 30)])
 def test_fast_frames_are_thinned_out(tmp_path, rate, kept):
     video = video_file.read_video(write(tmp_path / "a.mp4", frames_of(rate), rate))
     assert abs(len(video.times) - kept) <= 1
     assert 1 / np.diff(video.times).mean() <= video_file.FASTEST
-
-
-def test_few_frames_a_second_are_noted(tmp_path):
-    video = video_file.read_video(write(tmp_path / "slow.mp4", frames_of(10), 5))
-    assert "frames a second are few" in " ".join(video.notes)
+    assert ("frames a second are few" in " ".join(video.notes)) == (rate == 10)
 
 
 def test_long_file_is_cut_with_a_note(tmp_path):
@@ -112,13 +108,6 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path):
         assert path.name in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         video_file.read_video(tmp_path / "nowhere.mp4")
-
-
-def test_moving_gif_is_a_clip(tmp_path):
-    pictures = [Image.fromarray(frame) for frame in frames_of(12)]
-    path = tmp_path / "moving.gif"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=50)
-    assert video_file.read_video(path).frames.shape == (12, 64, 85, 3)
 
 
 def test_turned_frame_is_turned_back():
