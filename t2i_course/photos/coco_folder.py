@@ -353,14 +353,12 @@ def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dic
     texts: dict[int, list[str]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         texts[annotation["image_id"]].append(annotation["caption"].strip())
-    file, listing = split.captions_file, list_images(split.image_folder)
-    images, skipped = [], {}
+    file, images, skipped = split.captions_file, [], {}
     for image in document["images"]:
-        name, path = image["file_name"], split.image_folder / image["file_name"]
+        path = split.image_folder / image["file_name"]
         if chosen is not None and image["id"] not in chosen:
             continue
-        # The listing answers for most; the file system for other ways to write a name.
-        if name not in listing and not os.path.isfile(path):
+        if not os.path.isfile(path):
             link = ", a link to a file that is not there" if os.path.islink(path) else ""
             error: Exception = FileNotFoundError(
                 f"{path} is missing{link}, but {file.name} lists it. Copy it there, or {SKIP_HINT}."
@@ -372,7 +370,7 @@ def _leave_out(document: dict[str, Any], split: Split, on_bad_image: str) -> dic
             continue
         if on_bad_image == "raise":
             raise error
-        skipped[name] = str(error)
+        skipped[image["file_name"]] = str(error)
     if not images:
         raise ValueError(f"no image of {file} can be used: {next(iter(skipped.values()))}")
     kept = {image["id"] for image in images}
