@@ -13,7 +13,7 @@ FID on Inception's features alone (`metrics.inception`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class Estimate:
     high = property(lambda self: self.interval[1])
 
     def __str__(self) -> str:
-        """The number, and its interval."""
+        """Four digits, and the interval."""
         if self.interval is None:
             return f"{self.value:.4g}"
         return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
@@ -151,13 +151,9 @@ class FeatureStatistics(NamedTuple):
 def statistics(features: np.ndarray | Tensor, allow_few: bool = False) -> FeatureStatistics:
     """Mean and covariance of features [N, D].
 
-    Args:
-        features: of N pictures.
-        allow_few: take N <= D, too, to show what comes of it.
-
     Raises:
-        ValueError: features that are not a finite matrix; or N <= D, where a Frechet distance
-            would measure the number of samples.
+        ValueError: features that are not a finite matrix; or N <= D, unless `allow_few`: a Frechet
+            distance would measure the number of samples.
     """
     features = feature_matrix(features)
     check_count(features, allow_few)
@@ -190,19 +186,11 @@ def frechet_distance(
 
     The trace of the root is the sum of the roots of the eigenvalues of Sigma_1 Sigma_2. That
     product is not symmetric; but with Sigma_1 = F F^T its eigenvalues are those of F^T Sigma_2 F,
-    which is: they are real, not negative, and found several times faster.
-
-    Args:
-        mean1: mu_1, [D].
-        covariance1: Sigma_1, [D, D].
-        mean2: mu_2, [D].
-        covariance2: Sigma_2, [D, D].
-
-    Returns:
-        d^2; 0 for equal Gaussians.
+    which is: they are real, not negative, and found several times faster. Means are [D],
+    covariances [D, D].
 
     Raises:
-        ValueError: shapes that do not fit, numbers that are not finite, or no covariance matrix.
+        ValueError: shapes that do not fit, or covariances that are not finite or not symmetric.
     """
     mean1, mean2 = (np.asarray(m, dtype=np.float64) for m in (mean1, mean2))
     covariance1, covariance2 = (np.asarray(c, np.float64) for c in (covariance1, covariance2))
@@ -215,8 +203,6 @@ def frechet_distance(
             raise ValueError("a covariance is not symmetric, or not finite: check the features")
     factor = _factor(covariance1)
     eigenvalues = np.linalg.eigvalsh(factor.T @ covariance2 @ factor)  # [D]
-    if eigenvalues[0] < -1e-6 * max(eigenvalues[-1], 0.0):
-        raise ValueError("the second covariance has negative eigenvalues: it is none")
     root = np.sqrt(np.maximum(eigenvalues, 0)).sum()
     difference = mean1 - mean2
     squared = difference @ difference + np.trace(covariance1) + np.trace(covariance2) - 2 * root
@@ -229,42 +215,33 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
-        if values[0] < -1e-6 * max(values[-1], 0.0):
-            raise ValueError("the first covariance has negative eigenvalues: it is none") from None
         return vectors * np.sqrt(np.maximum(values, 0))
 
 
 def frechet(
-    real: np.ndarray | Tensor | FeatureStatistics,
+    real: np.ndarray | Tensor,
     generated: np.ndarray | Tensor,
     repeats: int = 200,
-    seed: int = 0,
     allow_few: bool = False,
 ) -> Estimate:
     """Frechet distance of features, with a bootstrap interval.
 
     Args:
-        real: features [N, D], or their statistics; those are not redrawn, and the interval is then
-            for this one real set.
+        real: features [N, D].
         generated: features [M, D].
         repeats: of the bootstrap; 0 for no interval. With 2,048 features each takes seconds.
-        seed: of the bootstrap.
         allow_few: see `statistics`.
 
     Raises:
         ValueError: see `statistics` and `frechet_distance`.
     """
-    kept = isinstance(real, FeatureStatistics)
-    sets = [feature_matrix(features) for features in ([generated] if kept else [real, generated])]
-    for features in sets:
-        check_count(features, allow_few)
 
     def distance(*drawn: np.ndarray) -> float:
-        found = [statistics(features, allow_few=True) for features in drawn]
-        first, second = real if kept else found[0], found[-1]
+        first, second = (statistics(features, allow_few) for features in drawn)
         return frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
 
-    return bootstrap_interval(distance, *sets, repeats=repeats, seed=seed, limits=(0, math.inf))
+    sets = feature_matrix(real), feature_matrix(generated)
+    return bootstrap_interval(distance, *sets, repeats=repeats, limits=(0, math.inf))
 
 
 # Kernel distance
@@ -278,14 +255,8 @@ def kernel_distance(real: np.ndarray | Tensor, generated: np.ndarray | Tensor) -
 
     binkowski2018kid, equation 4. Without i = j it is unbiased at any N, and may be negative. The
     paper averages random subsets of 1,000; all samples are used here, the limit of ever more
-    subsets. Interval: the jackknife, which leaves one sample out at a time, in closed form.
-
-    Args:
-        real: x, [N, D].
-        generated: y, [M, D].
-
-    Raises:
-        ValueError: fewer than three samples in a set, or widths that differ.
+    subsets. Interval: the jackknife, which leaves one sample out at a time, in closed form. Takes
+    x [N, D] and y [M, D]; fewer than three samples in a set are a ValueError.
     """
     x, y = feature_pair(real, generated, 3)
     within_x, within_y = _kernel_sums(x, x)[0], _kernel_sums(y, y)[0]  # [N], [M]
@@ -330,7 +301,6 @@ def precision_recall(
     generated: np.ndarray | Tensor,
     k: int = 3,
     repeats: int = 200,
-    seed: int = 0,
 ) -> PrecisionRecall:
     """Improved precision and recall (kynkaanniemi2019precision, equations 1 and 2).
 
@@ -349,13 +319,10 @@ def precision_recall(
         generated: Phi_g, [M, D].
         k: of the neighbour. Larger balls raise both shares: state it.
         repeats: of the redrawing; 0 for no intervals.
-        seed: of the redrawing.
 
     Raises:
-        ValueError: fewer than 2 k + 2 samples in a set, widths that differ, or k below 1.
+        ValueError: fewer than 2 k + 2 samples in a set, or widths that differ.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}: choose 1 or more, 3 as in the paper")
     real, generated = feature_pair(real, generated, 2 * k + 2)
     centre = real.mean(axis=0)  # distances keep more digits near the origin
     real, generated = real - centre, generated - centre
@@ -366,9 +333,7 @@ def precision_recall(
         (lambda r, g: of_real.share(r, g, k), generated),
         (lambda r, g: of_generated.share(g, r, k), real),
     ):
-        estimate = bootstrap_interval(
-            share, *rows, repeats=repeats, seed=seed, halves=True, limits=(0, 1)
-        )
+        estimate = bootstrap_interval(share, *rows, repeats=repeats, halves=True, limits=(0, 1))
         if estimate.interval is not None:
             low, high = wilson_interval(estimate.value, len(tested))
             interval = min(low, estimate.low), max(high, estimate.high)
@@ -382,19 +347,13 @@ class _Manifold:
     """Balls around points, and the tested samples that may lie in them, for any part of either.
 
     Fewer points have larger balls, so more neighbours are kept than k, and more candidates than
-    those in whose ball a sample lies.
-
-    Attributes:
-        neighbours: rows of each point's nearest others, from near to far, [N, K].
-        distances: to them, squared, [N, K].
-        candidates: rows of the points in whose ball each tested sample most likely lies, [M, C].
-        candidate_distances: to them, squared, [M, C].
+    those in whose ball a sample lies. Distances are squared.
     """
 
-    neighbours: np.ndarray
-    distances: np.ndarray
-    candidates: np.ndarray
-    candidate_distances: np.ndarray
+    neighbours: np.ndarray  # rows of each point's nearest others, from near to far, [N, K]
+    distances: np.ndarray  # [N, K]
+    candidates: np.ndarray  # rows of points in whose ball a tested sample may lie, [M, C]
+    candidate_distances: np.ndarray  # [M, C]
 
     def share(self, points: np.ndarray, tested: np.ndarray, k: int) -> float:
         """Share of the tested rows that lie in the manifold of these rows of the points."""
@@ -446,8 +405,6 @@ def retrieval(
     image_features: np.ndarray | Tensor,
     text_features: np.ndarray | Tensor,
     candidates: int = 100,
-    tops: Sequence[int] = (1, 5),
-    seed: int = 0,
 ) -> dict[str, Estimate]:
     """Does a picture find its own caption among others, by the cosine of their features?
 
@@ -459,8 +416,6 @@ def retrieval(
         image_features: [N, D], from a network that no measured generator was trained against.
         text_features: [N, D]; row i is the caption of picture i.
         candidates: captions that each picture meets.
-        tops: the k of each R@k.
-        seed: of the draw.
 
     Returns:
         {"R@1": share of pictures whose caption is the nearest, "R@5": among the nearest five}.
@@ -476,7 +431,7 @@ def retrieval(
             "caption for each picture, and at least as many as candidates"
         )
     images, texts = _unit(images), _unit(texts)
-    order = np.random.default_rng(seed).permutation(count)
+    order = np.random.default_rng(0).permutation(count)
     place = np.argsort(order)  # [N]; the others of a picture follow it in the random order
     above, ties = np.empty(count), np.empty(count)
     for part in row_blocks(count, candidates * width):
@@ -486,7 +441,7 @@ def retrieval(
         above[part] = (others > own + 1e-9).sum(axis=1)
         ties[part] = (np.abs(others - own) <= 1e-9).sum(axis=1)
     results = {}
-    for top in tops:
+    for top in (1, 5):
         share = float(np.clip((top - above) / (1 + ties), 0, 1).mean())
         results[f"R@{top}"] = Estimate(share, wilson_interval(share, count), count)
     return results

@@ -2,16 +2,15 @@
 
     mean_opinion_score(rating_table(answers, "quality", "baseline"))
     agreement(rating_table(answers, "quality"))
-    bradley_terry(*wins_table(answers))
+    bradley_terry(answers)
 
-Ratings stand in a table [raters, pictures], with NaN where a rater did not see a picture. Choices
-between two pictures stand in a table of wins [sources, sources]. Every interval is at 95 %, and
-every docstring says what it takes for granted.
+Ratings stand in a table [raters, pictures], with NaN where a rater did not see a picture. Every
+interval is at 95 %, and every docstring says what it takes for granted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import krippendorff
 import numpy as np
@@ -30,17 +29,12 @@ MM_STEPS, MM_TOLERANCE = 100_000, 1e-10
 
 
 def rating_table(answers: Iterable[Answer], question: str, source: str | None = None) -> np.ndarray:
-    """Lay ratings out as a table.
-
-    Args:
-        answers: to single pictures.
-        question: "quality" or "fit".
-        source: whose pictures; None is all, each picture a column of its own, as `agreement` wants
-            them.
+    """Lay ratings of one question, "quality" or "fit", out as a table.
 
     Returns:
-        [raters, captions], or [raters, pictures] if source is None; NaN where there is no answer.
-        Tables of two sources have the same rows and columns, so that they may be subtracted.
+        [raters, captions] of that source's pictures; or [raters, pictures] of all sources, each
+        picture a column of its own, as `agreement` wants them. NaN where there is no answer. Tables
+        of two sources have the same rows and columns, so that they may be subtracted.
 
     Raises:
         ValueError: no such ratings, or answers to several studies.
@@ -59,27 +53,6 @@ def rating_table(answers: Iterable[Answer], question: str, source: str | None = 
     return own.to_numpy(dtype=float)
 
 
-def wins_table(answers: Iterable[Answer]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Count who was chosen over whom.
-
-    Args:
-        answers: choices between two pictures.
-
-    Returns:
-        How often the row was chosen over the column [S, S], and the sources' names (S).
-
-    Raises:
-        ValueError: no choices, or answers to several studies.
-    """
-    answers = _of_one_study(answers, sources=2)
-    names = sorted({source for answer in answers for source in answer.sources})
-    wins = np.zeros((len(names), len(names)), dtype=int)
-    for answer in answers:
-        chosen = answer.scores["choice"]
-        wins[names.index(answer.sources[chosen]), names.index(answer.sources[1 - chosen])] += 1
-    return wins, tuple(names)
-
-
 def _of_one_study(answers: Iterable[Answer], sources: int) -> list[Answer]:
     """Return the answers as a list; they belong to one study and have that many pictures."""
     answers = list(answers)
@@ -96,10 +69,8 @@ def _of_one_study(answers: Iterable[Answer], sources: int) -> list[Answer]:
 # Ratings
 
 
-def mean_opinion_score(
-    ratings: np.ndarray, over: str = "raters", repeats: int = 2000, seed: int = 0
-) -> Estimate:
-    """Average the ratings of one model's pictures (Streijl, Winkler and Hands, 2016).
+def mean_opinion_score(ratings: np.ndarray, over: str = "raters", repeats: int = 2000) -> Estimate:
+    """Average the ratings [R, U] of one model's pictures (Streijl, Winkler and Hands, 2016).
 
     The ratings of one rater resemble each other, and so do those of one picture: they are not as
     many independent measurements. `over` says what would be drawn anew if the study were repeated.
@@ -109,17 +80,11 @@ def mean_opinion_score(
       interval of the raters' means m_r: mean +- t * s(m_r) / sqrt(raters).
     - "pictures": the same people, other pictures. The same over pictures; it serves a single rater.
     - "both": other people, other pictures. The pigeonhole bootstrap (Owen, 2007): raters and
-      pictures are both drawn with replacement, and the interval is the middle 95 % of the means.
-      Too narrow for fewer than about ten of either.
+      pictures are both drawn with replacement, `repeats` times, and the interval is the middle 95 %
+      of the means. Too narrow for fewer than about ten of either.
 
     The difference of two tables of the same raters and pictures is such a table, too: then this is
     the mean difference of two models, with its interval.
-
-    Args:
-        ratings: [R, U], NaN where missing.
-        over: "raters", "pictures" or "both".
-        repeats: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: no ratings, or fewer than two raters (or pictures) with ratings.
@@ -128,7 +93,7 @@ def mean_opinion_score(
     given = np.isfinite(ratings)
     value, number = float(ratings[given].mean()), int(given.sum())
     if over == "both":
-        return Estimate(value, _pigeonhole_bootstrap(ratings, repeats, seed), number)
+        return Estimate(value, _pigeonhole_bootstrap(ratings, repeats), number)
     if over not in ("raters", "pictures"):
         raise ValueError(f'over is "raters", "pictures" or "both", not {over!r}')
     axis = 1 if over == "raters" else 0
@@ -142,9 +107,9 @@ def mean_opinion_score(
     return Estimate(value, (float(value - reach), float(value + reach)), number)
 
 
-def _pigeonhole_bootstrap(ratings: np.ndarray, repeats: int, seed: int) -> tuple[float, float]:
+def _pigeonhole_bootstrap(ratings: np.ndarray, repeats: int) -> tuple[float, float]:
     """Draw raters and pictures anew; a rating counts as often as both of them were drawn."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = [rng.multinomial(n, np.full(n, 1 / n), size=repeats) for n in ratings.shape]  # [B, n]
     given = np.isfinite(ratings).astype(float)
     sums, counts = (
@@ -155,9 +120,7 @@ def _pigeonhole_bootstrap(ratings: np.ndarray, repeats: int, seed: int) -> tuple
     return float(low), float(high)
 
 
-def agreement(
-    ratings: np.ndarray, level: str = "ordinal", repeats: int = 200, seed: int = 0
-) -> Estimate:
+def agreement(ratings: np.ndarray, level: str = "ordinal", repeats: int = 200) -> Estimate:
     """Return the agreement of the raters by Krippendorff's alpha (2011).
 
         alpha = 1 - D_observed / D_expected
@@ -172,7 +135,6 @@ def agreement(
         level: of measurement, which says how values differ: "nominal" (the same or not), "ordinal"
             (how many ratings lie between them), "interval" (their distance).
         repeats: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: no picture has two ratings, or all of those ratings are the same.
@@ -192,7 +154,7 @@ def agreement(
             return np.nan
         return krippendorff.alpha(reliability_data=pictures.T, level_of_measurement=level)
 
-    return bootstrap_interval(alpha, ratings.T, repeats=repeats, seed=seed, limits=(-1, 1))
+    return bootstrap_interval(alpha, ratings.T, repeats=repeats, limits=(-1, 1))
 
 
 def _table(ratings: np.ndarray) -> np.ndarray:
@@ -200,8 +162,6 @@ def _table(ratings: np.ndarray) -> np.ndarray:
     ratings = np.asarray(ratings, dtype=float)
     if ratings.ndim != 2:
         raise ValueError(f"need ratings [raters, pictures], got shape {list(ratings.shape)}")
-    if np.isinf(ratings).any():
-        raise ValueError("a rating is infinite; a missing one is NaN")
     if np.isnan(ratings).all():
         raise ValueError("the table holds no ratings")
     return ratings
@@ -210,7 +170,7 @@ def _table(ratings: np.ndarray) -> np.ndarray:
 # Choices between two
 
 
-def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Estimate]:
+def bradley_terry(answers: Iterable[Answer]) -> dict[str, Estimate]:
     """Fit the model of Bradley and Terry (1952): P(i is chosen over j) = g_i / (g_i + g_j).
 
     The likelihood's maximum is found by the MM algorithm (Hunter, 2004, equation 3): with n_ij
@@ -222,26 +182,26 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> dict[
     diagonal, rows that sum to 0. Its pseudo-inverse is their covariance when their mean is held at
     0. Choices are taken for independent of each other.
 
-    Args:
-        wins: [S, S], how often the row was chosen over the column; the diagonal is 0.
-        names: of the sources, "0", "1" and so on if None.
-
     Returns:
         The log-strength of each source; their mean is 0.
 
     Raises:
-        ValueError: the table is not one of wins, or some sources never lost to the others (or were
-            never compared with them), so that no finite strengths exist (Hunter's assumption 1).
+        ValueError: no choices between two pictures, answers to several studies; or some sources
+            never lost to the others (or were never compared with them), so that no finite strengths
+            exist (Hunter's assumption 1).
     """
-    wins = np.asarray(wins, dtype=float)
-    if wins.ndim != 2 or wins.shape[0] != wins.shape[1] or len(wins) < 2:
-        raise ValueError(f"need a table of wins [S, S] of two or more, got {list(wins.shape)}")
-    if not np.isfinite(wins).all() or (wins < 0).any() or np.diag(wins).any():
-        raise ValueError("a table of wins holds counts, and zeros on its diagonal")
-    names = tuple(map(str, range(len(wins)))) if names is None else tuple(names)
-    if len(names) != len(wins):
-        raise ValueError(f"{len(names)} names for {len(wins)} sources")
-    _need_connected(wins, names)
+    answers = _of_one_study(answers, sources=2)
+    names = sorted({source for answer in answers for source in answer.sources})
+    wins = np.zeros((len(names), len(names)))  # of the row over the column
+    for answer in answers:
+        left, right = map(names.index, answer.sources)
+        wins[(right, left) if answer.scores["choice"] else (left, right)] += 1
+    # A chain of wins must lead from every source to every other
+    if connected_components(wins > 0, directed=True, connection="strong")[0] > 1:
+        raise ValueError(
+            f"no finite strengths: of {', '.join(names)} some never won, or never lost, against "
+            "the others. Gather more choices, or report win rates"
+        )
     choices, strengths = wins + wins.T, np.ones(len(wins))
     for _ in range(MM_STEPS):
         previous = strengths
@@ -257,22 +217,6 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> dict[
     reach = NORMAL_95 * np.sqrt(np.diag(np.linalg.pinv(information, hermitian=True)))
     found = zip(names, np.log(strengths).tolist(), reach.tolist(), choices.sum(1), strict=True)
     return {name: Estimate(s, (s - r, s + r), int(count)) for name, s, r, count in found}
-
-
-def _need_connected(wins: np.ndarray, names: Sequence[str]) -> None:
-    """Raise unless a chain of wins leads from every source to every other."""
-    count, group = connected_components(wins > 0, directed=True, connection="strong")
-    if count == 1:
-        return
-    for label in np.argsort(np.bincount(group)):  # the smallest group that lacks a chain
-        inside = group == label
-        lost, won = wins[~inside][:, inside].any(), wins[inside][:, ~inside].any()
-        if not (lost and won):
-            members = ", ".join(name for name, is_in in zip(names, inside, strict=True) if is_in)
-            raise ValueError(
-                f"no finite strengths: {members} never {'won' if lost else 'lost'} against the "
-                "others. Gather more choices, or report win rates"
-            )
 
 
 # Answers that nobody gave
@@ -296,12 +240,7 @@ def simulated_answers(
 
     Returns:
         Answers whose time is "simulated"; `append_answer` refuses to write them to a file.
-
-    Raises:
-        ValueError: the strengths are not those of the study's sources.
     """
-    if set(strengths) != set(study.pictures):
-        raise ValueError(f"need the strengths of {', '.join(study.pictures)}, got {strengths}")
     rng, answers = np.random.default_rng(seed), []
     of_pictures = rng.normal(0, 0.5, len(study.trials()))
     for rater in (f"{SIMULATED}-{number}" for number in range(1, raters + 1)):

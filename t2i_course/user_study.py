@@ -24,17 +24,16 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from t2i_course.plots import to_pixels
+from t2i_course.metrics.picture_features import check_pictures
 
 KINDS = ("ratings", "pairs")
 QUESTIONS = ("quality", "fit")
@@ -45,7 +44,6 @@ RULES = (
     "You will see pictures with their captions. Each answer is saved at once and cannot be "
     "changed. You may stop at any time and go on later under the same name."
 )
-NO_NAME = "Please enter a name. A pseudonym will do."
 ASKED = {
     "quality": "How good is the picture, whatever it shows?",
     "fit": "Does it show what the caption says?",
@@ -73,20 +71,13 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """Captions, and a picture of each from every source; see `make_study`.
+    """Captions, and a picture of each from every source; see `make_study`."""
 
-    Attributes:
-        id: short hash of the kind, the captions, the sources and every pixel.
-        kind: "ratings" or "pairs".
-        seed: of the order.
-        captions: N of them.
-        pictures: uint8 [N, H, W, 3] of each source. Not in `repr`, so that no cell shows the names.
-    """
-
-    id: str
+    id: str  # short hash of the kind, the captions, the sources and every pixel
     kind: str
     seed: int
     captions: tuple[str, ...] = field(repr=False)
+    # uint8 [N, H, W, 3] of each source; not in `repr`, so that no cell shows the names
     pictures: Mapping[str, np.ndarray] = field(repr=False)
 
     def trials(self) -> list[Trial]:
@@ -148,17 +139,10 @@ def make_study(
 
 def _pixels(name: str, images: Tensor | np.ndarray, count: int) -> np.ndarray:
     """Turn a source's pictures into uint8 [N, H, W, 3], or say what is wrong with them."""
-    images = torch.as_tensor(images)
     if len(images) != count:
         raise ValueError(f"{name}: {len(images)} pictures for {count} captions")
-    if not images.is_floating_point() and images.dtype != torch.uint8:
-        raise ValueError(f"{name}: pictures are floats in [-1, 1] or uint8, not {images.dtype}")
-    if images.is_floating_point() and images.abs().max() > 1.001:
-        raise ValueError(f"{name}: pixels up to {images.abs().max():g}; they belong in [-1, 1]")
-    try:
-        return to_pixels(images)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    pixels = check_pictures(images, name=f"pictures of {name}")
+    return np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
 
 
 # Answers
@@ -180,7 +164,7 @@ class Answer:
         time: of the answer, in ISO 8601; "simulated" if nobody gave it.
 
     Raises:
-        ValueError: a field is of the wrong type or out of its range.
+        ValueError: the scores are not what the form would have written.
     """
 
     study: str
@@ -194,23 +178,14 @@ class Answer:
 
     def __post_init__(self) -> None:
         """Refuse what no form would have written."""
-        for name in ("study", "rater", "time"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name} is a text, not {getattr(self, name)!r}")
-        for name, types in (("trial", [int]), ("item", [int]), ("seconds", [int, float])):
-            value = getattr(self, name)
-            if type(value) not in types or not 0 <= value < float("inf"):
-                raise ValueError(f"{name} is a number from 0, not {value!r}")
-        sources = self.sources
-        named = isinstance(sources, (list, tuple)) and all(type(s) is str for s in sources)
-        if not named or len(set(sources)) < len(sources) or len(sources) not in (1, 2):
-            raise ValueError(f"sources are one or two names, not {sources!r}")
-        object.__setattr__(self, "sources", tuple(sources))  # JSON gives lists
-        questions = QUESTIONS if len(sources) == 1 else ("choice",)
+        if not isinstance(self.sources, (list, tuple)) or len(self.sources) not in (1, 2):
+            raise ValueError(f"sources are one or two names, not {self.sources!r}")
+        object.__setattr__(self, "sources", tuple(self.sources))  # JSON gives lists
+        questions = QUESTIONS if len(self.sources) == 1 else ("choice",)
         if not isinstance(self.scores, dict) or set(self.scores) != set(questions):
             raise ValueError(f"scores are for {' and '.join(questions)}, not {self.scores!r}")
-        for question in questions:
-            score, allowed = self.scores[question], list(SCORES[question].values())
+        for question, score in self.scores.items():
+            allowed = list(SCORES[question].values())
             if type(score) is not int or score not in allowed:
                 raise ValueError(f"{question} is one of {allowed}, not {score!r}")
 
@@ -229,24 +204,24 @@ def append_answer(path: str | Path, answer: Answer) -> None:
         raise ValueError("a simulated answer has no place in a file of people's answers")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    if removed := cut_half_line(path):
-        warnings.warn(f"{path.name}: removed a line that was cut short: {removed}", stacklevel=2)
-    with open(path, "ab") as file:
+    with open(path, "a+b") as file:
+        file.seek(0)
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            removed = content[end:].decode(errors="replace")
+            warnings.warn(f"{path.name}: removed a line cut short: {removed}", stacklevel=2)
+            file.truncate(end)
         file.write(f"{json.dumps(asdict(answer), ensure_ascii=False, allow_nan=False)}\n".encode())
         file.flush()
         os.fsync(file.fileno())
-    if is_new and os.name == "posix":  # the file's name has to reach the disk, too
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
 
 
 def read_answers(path: str | Path) -> list[Answer]:
     """Read all answers of a file.
 
     A last line without its end was cut short when it was written: a warning says so, and it does
-    not count.
+    not count; the form asks for it again.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -261,19 +236,13 @@ def read_answers(path: str | Path) -> list[Answer]:
             f"{path.name}: line {len(lines) + 1}, the last, was cut short and does not count",
             stacklevel=2,
         )
-    names = {item.name for item in fields(Answer)}
     for number, line in enumerate(lines, start=1):
-        place = f"{path.name}, line {number}"
         try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{place} is not JSON ({error}): mend or delete the line") from error
-        if not isinstance(entry, dict) or set(entry) != names:
-            raise ValueError(f"{place} is no answer, which has the fields {sorted(names)}")
-        try:
-            answers.append(answer := Answer(**entry))
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from error
+            answers.append(answer := Answer(**json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path.name}, line {number} is no answer ({error}): mend or delete the line"
+            ) from error
         key = (answer.study, answer.rater, answer.trial)
         if key in first_line:
             raise ValueError(
@@ -283,24 +252,6 @@ def read_answers(path: str | Path) -> list[Answer]:
             )
         first_line[key] = number
     return answers
-
-
-def cut_half_line(path: str | Path) -> str:
-    """Remove a last line that was cut short, so that the next answer begins on a line of its own.
-
-    Returns:
-        What was removed; an empty text if the file ends as it should, or does not exist.
-    """
-    path = Path(path)
-    if not path.exists():
-        return ""
-    with open(path, "r+b") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            file.truncate(end)
-            os.fsync(file.fileno())
-    return content[end:].decode(errors="replace")
 
 
 # The form
@@ -350,9 +301,7 @@ class RatingForm(widgets.VBox):
         self.children = [_text(RULES), widgets.HBox([name, begin]), self.notice]
 
     def _answers(self) -> list[Answer]:
-        """Read the file; a line that was cut short is removed, and the rater is told."""
-        if cut_half_line(self.path):
-            self._notify("An answer was cut short while it was saved. It is asked again.")
+        """Read the file; it must be this study's."""
         answers = read_answers(self.path) if self.path.exists() else []
         if any(answer.study != self.study.id for answer in answers):
             raise ValueError(
@@ -365,10 +314,9 @@ class RatingForm(widgets.VBox):
         """Find where this rater stopped, and go on there."""
         self.rater = " ".join(name.split()).casefold()
         if not self.rater:
-            self._notify(NO_NAME)
+            self._notify("Please enter a name. A pseudonym will do.")
             return
-        if self.notice.value == NO_NAME:
-            self._notify("")
+        self._notify("")
         try:
             answered = {answer.trial for answer in self._answers() if answer.rater == self.rater}
         except (OSError, ValueError) as error:

@@ -41,16 +41,10 @@ def random_sets(
 # Frechet distance: closed forms
 
 
-def test_equal_gaussians_have_distance_zero():
+def test_a_shift_adds_its_square_to_the_zero_of_equal_gaussians():
     rng = np.random.default_rng(0)
-    mean, covariance = rng.normal(size=40), random_covariance(rng, 40)
-    distance = frechet_distance(mean, covariance, mean, covariance)
-    assert 0 <= distance < 1e-6 * np.trace(covariance)
-
-
-def test_shifted_means_add_their_squared_distance():
-    rng = np.random.default_rng(1)
     mean, shift, covariance = rng.normal(size=30), rng.normal(size=30), random_covariance(rng, 30)
+    assert 0 <= frechet_distance(mean, covariance, mean, covariance) < 1e-6 * np.trace(covariance)
     distance = frechet_distance(mean, covariance, mean + shift, covariance)
     assert distance == pytest.approx(shift @ shift, rel=1e-6)
 
@@ -64,11 +58,6 @@ def test_commuting_covariances_give_the_distance_of_their_roots():
     assert distance == pytest.approx(np.square(np.sqrt(first) - np.sqrt(second)).sum(), rel=1e-9)
 
 
-def test_one_feature_is_a_formula_of_standard_deviations():
-    distance = frechet_distance([2.0], [[9.0]], [5.0], [[16.0]])
-    assert distance == pytest.approx((5 - 2) ** 2 + (4 - 3) ** 2)
-
-
 def test_covariances_without_an_inverse_are_no_obstacle():
     first, second = np.diag([4.0, 0.0, 1.0, 0.0]), np.diag([1.0, 9.0, 0.0, 0.0])
     distance = frechet_distance(np.zeros(4), first, np.zeros(4), second)
@@ -77,7 +66,7 @@ def test_covariances_without_an_inverse_are_no_obstacle():
 
 @pytest.mark.parametrize(
     "covariance",
-    [np.array([[1.0, 2.0], [0.0, 1.0]]), np.diag([1.0, np.nan]), np.diag([1.0, -1.0]), np.eye(3)],
+    [np.array([[1.0, 2.0], [0.0, 1.0]]), np.diag([1.0, np.nan]), np.eye(3)],
 )
 def test_what_is_no_covariance_is_refused(covariance: np.ndarray):
     for pair in ((covariance, np.eye(2)), (np.eye(2), covariance)):
@@ -127,7 +116,8 @@ def test_distance_of_few_samples_agrees_with_scipys_root_of_singular_covariances
     assert ours == pytest.approx(difference @ difference + traces - 2 * root, rel=1e-3)
 
 
-def test_statistics_are_numpys_in_double_precision_for_floats_far_from_zero():
+def test_statistics_are_numpys_in_double_precision_whatever_the_blocks(monkeypatch):
+    monkeypatch.setattr(evaluation, "BLOCK", 8 * 50)
     features = (1000 + np.random.default_rng(0).normal(size=(500, 8))).astype(np.float32)
     found = statistics(torch.from_numpy(features))
     assert found.mean == pytest.approx(features.astype(np.float64).mean(0), rel=1e-12)
@@ -135,14 +125,7 @@ def test_statistics_are_numpys_in_double_precision_for_floats_far_from_zero():
     assert found.count == 500
 
 
-def test_statistics_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch):
-    features, _ = random_sets(333, 16)
-    whole = statistics(features)
-    monkeypatch.setattr(evaluation, "BLOCK", 16 * 50)
-    assert statistics(features).covariance == pytest.approx(whole.covariance, rel=1e-12)
-
-
-@pytest.mark.parametrize("count", [1, 16, 32])
+@pytest.mark.parametrize("count", [1, 32])
 def test_too_few_samples_for_the_dimensions_are_refused(count: int):
     few, enough = np.random.default_rng(0).normal(size=(2, 100, 32))
     with pytest.raises(ValueError, match=f"{count} samples of 32 features .* kernel_distance"):
@@ -198,12 +181,12 @@ def test_kernel_distance_agrees_with_torchmetrics():
 
 
 def test_its_interval_is_the_jackknife():
-    first, second = random_sets(30, 5)
-    found = kernel_distance(first, second[:20])
-    without_first = [kernel_distance(np.delete(first, i, 0), second[:20]).value for i in range(30)]
-    without_second = [kernel_distance(first, np.delete(second[:20], i, 0)).value for i in range(20)]
-    variance = 29 * np.var(without_first) + 19 * np.var(without_second)
-    assert found.interval[1] - found.value == pytest.approx(1.96 * np.sqrt(variance), rel=1e-4)
+    first, second = (features[:20] for features in random_sets(30, 5))
+    found = kernel_distance(first, second)
+    without_first = [kernel_distance(np.delete(first, i, 0), second).value for i in range(20)]
+    without_second = [kernel_distance(first, np.delete(second, i, 0)).value for i in range(20)]
+    variance = 19 * np.var(without_first) + 19 * np.var(without_second)
+    assert found.high - found.value == pytest.approx(1.96 * np.sqrt(variance), rel=1e-4)
 
 
 def test_kernel_distance_is_unbiased_where_the_frechet_distance_is_biased():
@@ -225,19 +208,6 @@ def test_kernel_distance_is_unbiased_where_the_frechet_distance_is_biased():
 # Both: what they see, and their intervals
 
 
-def test_distances_grow_with_what_is_wrong_and_vanish_on_the_set_itself():
-    real, _ = random_sets(1000, 16)
-    rng = np.random.default_rng(1)
-    for metric in (lambda a, b: evaluation.frechet(a, b, repeats=0), kernel_distance):
-        itself = metric(real, real).value
-        noisy = [
-            metric(real, real + s * rng.normal(size=real.shape)).value for s in (0.3, 0.6, 1.2)
-        ]
-        assert itself < 1e-5
-        assert itself < noisy[0] < noisy[1] < noisy[2]
-        assert metric(real, real[real[:, 0] > 0]).value > noisy[0] / 10  # half of the modes
-
-
 def test_frechet_interval_covers_the_mean_at_that_number_of_samples():
     rng = np.random.default_rng(0)
 
@@ -245,7 +215,7 @@ def test_frechet_interval_covers_the_mean_at_that_number_of_samples():
         return rng.normal(size=(150, 3)), 1.3 * rng.normal(size=(150, 3)) + 0.4
 
     truth = np.mean([evaluation.frechet(*draw(), repeats=0).value for _ in range(1500)])
-    intervals = [evaluation.frechet(*draw(), repeats=100, seed=i).interval for i in range(80)]
+    intervals = [evaluation.frechet(*draw(), repeats=100).interval for _ in range(80)]
     covered = np.mean([low <= truth <= high for low, high in intervals])
     assert covered >= 0.87
     widths = np.array([high - low for low, high in intervals])
@@ -267,22 +237,6 @@ def test_kernel_interval_covers_the_truth():
         values.append(found.value)
     assert 0.9 <= np.mean(covered) <= 0.995
     assert np.mean(values) == pytest.approx(truth, abs=3 * np.std(values) / np.sqrt(300))
-
-
-def test_frechet_interval_never_goes_below_zero_and_repeats_exactly():
-    real, _ = random_sets(80, 5)
-    found = evaluation.frechet(real[:40], real[40:], repeats=50, seed=3)
-    assert 0 <= found.interval[0] <= found.value <= found.interval[1]
-    assert found == evaluation.frechet(real[:40], real[40:], repeats=50, seed=3)
-    assert found != evaluation.frechet(real[:40], real[40:], repeats=50, seed=4)
-
-
-def test_kept_statistics_give_the_same_value_and_a_narrower_interval():
-    real, generated = random_sets(200, 5)
-    both = evaluation.frechet(real, generated)
-    kept = evaluation.frechet(statistics(real), generated)
-    assert kept.value == both.value
-    assert kept.interval[1] - kept.interval[0] < both.interval[1] - both.interval[0]
 
 
 # Precision and recall
@@ -314,20 +268,6 @@ def test_lost_modes_lower_recall_and_not_precision():
     assert lost.precision.value > whole.precision.value - 0.05
 
 
-def test_outliers_lower_precision_and_not_recall():
-    rng = np.random.default_rng(2)
-    real = in_modes(rng, 800, 8)
-    clean = in_modes(rng, 800, 8)
-    spoilt = clean.copy()
-    spoilt[:200] = rng.uniform(-400, 400, size=(200, 8))  # far from everything, and each other
-    spoilt[:200] += 1000 * np.sign(spoilt[:200])
-    whole, outliers = precision_recall(real, clean), precision_recall(real, spoilt)
-    assert outliers.precision.value == pytest.approx(0.75 * whole.precision.value, abs=0.05)
-    assert outliers.precision.interval[1] < whole.precision.interval[0]
-    # A quarter of the good samples is gone; the balls of the others grow.
-    assert outliers.recall.value > whole.recall.value - 0.05
-
-
 def by_definition(tested: np.ndarray, points: np.ndarray, k: int) -> float:
     """Equation 1 of the paper, word for word."""
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
@@ -350,9 +290,9 @@ def test_interval_of_redrawn_halves_is_that_of_halves_computed_anew():
     """Kept neighbours and candidates give what the definition gives on the same halves."""
     rng = np.random.default_rng(4)
     real, generated = rng.normal(size=(120, 4)), rng.normal(size=(100, 4)) + 0.7
-    found = precision_recall(real, generated, repeats=60, seed=5).precision
+    found = precision_recall(real, generated, repeats=60).precision
     again = bootstrap_interval(
-        lambda r, g: by_definition(g, r, 3), real, generated, repeats=60, seed=5, halves=True
+        lambda r, g: by_definition(g, r, 3), real, generated, repeats=60, halves=True
     )
     wilson = wilson_interval(found.value, 100)
     assert found.value == again.value
@@ -403,8 +343,6 @@ def test_too_few_samples_and_other_widths_are_refused():
         precision_recall(points, points[:7])
     with pytest.raises(ValueError, match="one extractor"):
         precision_recall(points, points[:, :3])
-    with pytest.raises(ValueError, match="k is 0"):
-        precision_recall(points, points, k=0)
 
 
 # Retrieval
@@ -433,11 +371,9 @@ def test_rank_among_all_captions_is_counted():
     texts = np.array([[1.0, 0, 0, 0], [1, 0.9, 0, 0], [0, 1, 0.8, 0.9], [0.2, 0.2, 0.2, 0.4]])
     # Nearest captions of each picture, by hand: 0: itself; 1: caption 1 (0.67) over 2 (0.64);
     # 2: caption 2; 3: caption 3 (0.76) over 2 (0.57).
-    found = retrieval(images, texts, candidates=4, tops=(1, 2))
-    assert found["R@1"].value == 1
-    swapped = retrieval(images, texts[[1, 0, 2, 3]], candidates=4, tops=(1, 2))
-    assert swapped["R@1"].value == 0.5  # picture 0 ranks 2nd; picture 1 meets a caption at 0
-    assert swapped["R@2"].value == 0.75
+    assert retrieval(images, texts, candidates=4)["R@1"].value == 1
+    swapped = texts[[1, 0, 2, 3]]  # picture 0 ranks 2nd; picture 1 meets a caption at 0
+    assert retrieval(images, swapped, candidates=4)["R@1"].value == 0.5
 
 
 def test_equal_captions_share_the_hit():
@@ -448,16 +384,13 @@ def test_equal_captions_share_the_hit():
     assert found["R@5"].value == 1
 
 
-def test_draw_of_candidates_repeats_and_does_not_depend_on_the_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_draw_of_candidates_repeats_and_does_not_depend_on_the_blocks(monkeypatch):
     rng = np.random.default_rng(4)
     images = rng.normal(size=(400, 6))
     texts = images + rng.normal(size=images.shape)
-    whole = retrieval(images, texts, seed=1)
+    whole = retrieval(images, texts)
     monkeypatch.setattr(evaluation, "BLOCK", 5000)
-    assert retrieval(images, texts, seed=1) == whole
-    assert any(retrieval(images, texts, seed=s) != whole for s in (2, 3, 4))
+    assert retrieval(images, texts) == whole
 
 
 @pytest.mark.parametrize(("pictures", "captions"), [(99, 99), (120, 121)])
@@ -488,10 +421,6 @@ def test_an_interval_ends_where_the_statistic_can_go_no_further():
     free = bootstrap_interval(commoner, sample, repeats=500)
     cut = bootstrap_interval(commoner, sample, repeats=500, limits=(0.5, 1))
     assert free.interval[0] < 0.5 and cut == Estimate(0.5, (0.5, free.interval[1]), 10)
-
-
-def test_estimate_reads_as_a_value_with_its_interval():
-    assert str(Estimate(0.5, (0.25, 0.75), 9)) == "0.5 (0.25 to 0.75)"
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 10), (3, 10), (10, 10), (480, 500)])

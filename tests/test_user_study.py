@@ -1,8 +1,9 @@
 """The study, its file of answers and its form, clicked without a page."""
 
+import html
 import io
 import json
-import os
+import re
 import subprocess
 import sys
 import warnings
@@ -20,7 +21,6 @@ from t2i_course.user_study import (
     Answer,
     RatingForm,
     append_answer,
-    cut_half_line,
     make_study,
     read_answers,
 )
@@ -33,17 +33,11 @@ def pictures(*names, count=4, size=8):
     return {name: torch.rand(count, 3, size, size, generator=generator) * 2 - 1 for name in names}
 
 
-def test_every_picture_is_rated_once():
-    study = make_study(CAPTIONS, pictures("baseline", "real"))
-    trials = study.order("ada")
-    assert {(t.item, t.sources) for t in trials} == {
-        (item, (source,)) for item in range(4) for source in ("baseline", "real")
-    }
-    assert len(trials) == 8
-
-
-def test_every_two_sources_meet_on_every_caption():
-    study = make_study(CAPTIONS, pictures("a", "b", "c"), kind="pairs")
+def test_every_picture_is_rated_once_and_every_two_sources_meet_on_every_caption():
+    shown = pictures("a", "b", "c")
+    rated = Counter((t.item, t.sources) for t in make_study(CAPTIONS, shown).order("ada"))
+    assert len(rated) == 4 * 3 and set(rated.values()) == {1}
+    study = make_study(CAPTIONS, shown, kind="pairs")
     met = Counter((t.item, frozenset(t.sources)) for t in study.order("ada"))
     assert len(met) == 4 * 3 and set(met.values()) == {1}
 
@@ -91,17 +85,9 @@ def test_a_study_shown_by_mistake_does_not_name_its_sources():
     assert "secret" not in repr(study) and study.id in repr(study)
 
 
-def test_pictures_are_rounded_to_eight_bits():
-    floats = torch.linspace(-1, 1, 3 * 4 * 4).reshape(1, 3, 4, 4)
-    study = make_study(["c"], {"floats": floats, "bytes": floats.add(1).mul(127.5).round().byte()})
-    np.testing.assert_array_equal(study.pictures["floats"], study.pictures["bytes"])
-    assert study.pictures["bytes"].dtype == np.uint8 and study.pictures["bytes"].shape[-1] == 3
-
-
 @pytest.mark.parametrize(
     ("captions", "shown", "kind", "message"),
     [
-        ([], {}, "ratings", "none"),
         (CAPTIONS, {}, "ratings", "none"),
         ([], pictures("a", count=0), "ratings", "none"),
         (CAPTIONS, pictures("a"), "pairs", "two sources"),
@@ -109,11 +95,7 @@ def test_pictures_are_rounded_to_eight_bits():
         (CAPTIONS, pictures("a", count=3), "ratings", "a: 3 pictures for 4 captions"),
         ([*CAPTIONS[:3], " "], pictures("a"), "ratings", "caption is empty"),
         (CAPTIONS, pictures("a") | pictures("b", size=16), "pairs", "different sizes"),
-        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), 255.0)}, "ratings", "up to 255"),
-        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), torch.nan)}, "ratings", "a: .*not finite"),
-        (CAPTIONS, {"a": torch.zeros(4, 8, 8)}, "ratings", "a: need images of shape"),
-        (CAPTIONS, {"a": torch.zeros(4, 1, 8, 8)}, "ratings", "a: need images of shape"),
-        (CAPTIONS, {"a": torch.zeros(4, 3, 8, 8).long()}, "ratings", "torch.int64"),
+        (CAPTIONS, {"a": torch.full((4, 3, 8, 8), 255.0)}, "ratings", "pictures of a .* to 255"),
     ],
 )
 def test_what_cannot_be_shown_is_an_error(captions, shown, kind, message):
@@ -135,6 +117,10 @@ def numbered(*trials, **changes):
 
 def test_answers_come_back_as_they_were_given(tmp_path):
     path = tmp_path / "new folder" / "answers.jsonl"
+    with pytest.raises(FileNotFoundError, match="answers.jsonl"):
+        read_answers(path)
+    with pytest.raises(ValueError, match="simulated"):
+        append_answer(path, replace(RATING, time=SIMULATED))
     given = [RATING, replace(CHOICE, rater="\u674e \u201cg\u00f6del\u201d", trial=4)]
     for answer in given:
         append_answer(path, answer)
@@ -158,14 +144,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert [answer.trial for answer in read_answers(path)] == [0, 1, 2]
 
 
-def test_every_answer_is_on_the_disk_before_the_call_returns(tmp_path, monkeypatch):
-    path, synced = tmp_path / "answers.jsonl", []
-    real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(path.read_bytes()), real(file)))
-    append_answer(path, RATING)
-    assert json.loads(synced[0])["trial"] == 3  # the bytes were there when the disk was asked
-
-
 @pytest.mark.parametrize("kept", [1, 20, -1])
 def test_a_half_written_last_line_is_reported_removed_and_nothing_else_is_lost(tmp_path, kept):
     path = tmp_path / "answers.jsonl"
@@ -178,48 +156,21 @@ def test_a_half_written_last_line_is_reported_removed_and_nothing_else_is_lost(t
 
     with pytest.warns(UserWarning, match="line 2, the last, was cut short"):
         assert read_answers(path) == [first]
-    with pytest.warns(UserWarning, match="removed a line"):
+    with pytest.warns(UserWarning, match=f"removed a line cut short: {re.escape(half.decode())}"):
         append_answer(path, third)
-    assert read_answers(path) == [first, third]
-
-    path.write_bytes(path.read_bytes() + half)
-    assert cut_half_line(path) == half.decode()
-    assert cut_half_line(path) == ""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_answers(path) == [first, third]
 
 
-def test_only_a_half_line_in_the_file(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    path.write_bytes(b'{"study"')
-    assert cut_half_line(path) == '{"study"' and path.read_bytes() == b""
-    assert read_answers(path) == []
-    assert cut_half_line(tmp_path / "none.jsonl") == ""
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.jsonl"):
-        read_answers(tmp_path / "nothing.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b"{oops}", "line 2 is not JSON"),
-        (b"\xff\xfe", "line 2 is not JSON"),
-        (b"", "line 2 is not JSON"),
-        (b"[1, 2]", "line 2 is no answer"),
-        (b'{"rater": "ada"}', "line 2 is no answer"),
-    ],
-)
-def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, line, message):
+@pytest.mark.parametrize("line", [b"{oops}", b"\xff\xfe", b"", b"[1, 2]", b'{"rater": "ada"}'])
+def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, line):
     path = tmp_path / "answers.jsonl"
     for answer in numbered(1, 2):
         append_answer(path, answer)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + line + b"\n" + second)
-    with pytest.raises(ValueError, match=f"answers.jsonl, {message}"):
+    with pytest.raises(ValueError, match="answers.jsonl, line 2 is no answer .*mend or delete"):
         read_answers(path)
 
 
@@ -227,28 +178,17 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, line,
     ("changes", "message"),
     [
         ({"scores": {"quality": 6, "fit": 1}}, "quality is one of"),
-        ({"scores": {"quality": 1, "fit": 0}}, "fit is one of"),
         ({"scores": {"quality": 1, "fit": True}}, "fit is one of"),
-        ({"scores": {"quality": 2.5, "fit": 1}}, "quality is one of"),
         ({"scores": {"quality": 1}}, "quality and fit"),
-        ({"scores": {"choice": 1}}, "quality and fit"),
         ({"sources": ["a", "b"]}, "choice"),
-        ({"sources": ["a", "a"], "scores": {"choice": 1}}, "one or two names"),
         ({"sources": ["a", "b"], "scores": {"choice": 2}}, "choice is one of"),
-        ({"sources": []}, "one or two names"),
         ({"sources": "a"}, "one or two names"),
-        ({"rater": ""}, "rater is a text"),
-        ({"trial": -1}, "trial is a number"),
-        ({"item": "1"}, "item is a number"),
-        ({"seconds": -0.5}, "seconds"),
     ],
 )
 def test_an_answer_out_of_range_is_an_error_with_its_line(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        replace(RATING, **changes)
     path = tmp_path / "answers.jsonl"
     path.write_text(json.dumps(asdict(RATING) | changes) + "\n")
-    with pytest.raises(ValueError, match=f"line 1: .*{message}"):
+    with pytest.raises(ValueError, match=f"line 1 .*{message}"):
         read_answers(path)
 
 
@@ -258,13 +198,6 @@ def test_the_same_trial_twice_by_one_rater_is_an_error_that_names_both_lines(tmp
         append_answer(path, answer)
     with pytest.raises(ValueError, match="lines 1 and 4 .* 'ada'"):
         read_answers(path)
-
-
-def test_answers_that_nobody_gave_are_not_written(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    with pytest.raises(ValueError, match="simulated"):
-        append_answer(path, replace(RATING, time=SIMULATED))
-    assert not path.exists()
 
 
 # The form, the kernel's half of it
@@ -329,6 +262,7 @@ def test_a_rater_answers_everything_and_each_answer_is_in_the_file_at_once(study
     press(form, "Begin")
     for done, trial in enumerate(study.order("ada lovelace")):
         assert progress(form) == f"{done + 1} of 6"
+        assert html.escape(MARKED[trial.item]) in texts(form)  # plain text
         answer(form, quality=1 + done % 5, fit=5 - done % 5)
         saved = read_answers(path)[-1]
         assert len(read_answers(path)) == done + 1
@@ -367,13 +301,6 @@ def test_the_shown_picture_is_the_trials_enlarged_pixel_for_pixel(pairs, tmp_pat
         assert shown.shape == (256, 256, 3)
         np.testing.assert_array_equal(shown[::32, ::32], pairs.pictures[source][trial.item])
         np.testing.assert_array_equal(shown[31::32, 31::32], shown[::32, ::32])
-
-
-def test_captions_are_plain_text(study, tmp_path):
-    form = RatingForm(study, tmp_path / "answers.jsonl", rater="ada")
-    while form.trials[0].item != 0:
-        answer(form, quality=1, fit=1)
-    assert "a &lt;b&gt;red&lt;/b&gt; circle &amp; $x$" in texts(form)
 
 
 def test_next_waits_for_all_questions_and_a_double_click_answers_once(study, tmp_path):
@@ -433,12 +360,10 @@ def test_an_answer_cut_short_is_reported_and_asked_again(study, tmp_path):
     for _ in range(2):
         answer(form, quality=1, fit=1)
     path.write_bytes(path.read_bytes()[:-10])
-    resumed = RatingForm(study, path)
-    assert any("cut short" in text for text in texts(resumed))
-    next(w for w in inside(resumed) if isinstance(w, widgets.Text)).value = "ada"
-    press(resumed, "Begin")
-    assert progress(resumed) == "2 of 6"
-    answer(resumed, quality=2, fit=2)
+    with pytest.warns(UserWarning, match="cut short"):
+        resumed = RatingForm(study, path, rater="ada")
+        assert progress(resumed) == "2 of 6"
+        answer(resumed, quality=2, fit=2)
     assert [a.scores["fit"] for a in read_answers(path)] == [1, 2]
 
 
@@ -484,13 +409,3 @@ def test_a_file_that_lost_answers_is_not_thanked_for(pairs, tmp_path):
             path.unlink()
         answer(form, choice=0)
     assert any("has lost answers" in text for text in texts(form))
-
-
-def test_answers_of_others_in_the_same_file_stay(study, tmp_path):
-    path = tmp_path / "answers.jsonl"
-    form = RatingForm(study, path, rater="ada")
-    answer(form, quality=1, fit=1)
-    (given,) = read_answers(path)
-    append_answer(path, replace(given, rater="grace"))
-    answer(form, quality=2, fit=2)
-    assert [a.rater for a in read_answers(path)] == ["ada", "grace", "ada"]

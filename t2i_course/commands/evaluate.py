@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from t2i_course import data, generation, report
 from t2i_course.checkpoints import checkpoint_path
 from t2i_course.commands.console import (
@@ -21,6 +19,7 @@ from t2i_course.commands.console import (
 from t2i_course.commands.generate import add_truncation
 from t2i_course.metrics import held_out, protocol
 from t2i_course.photos import shared_pictures
+from t2i_course.report import Evaluation
 
 
 def add_instruments(parser: argparse.ArgumentParser) -> None:
@@ -66,19 +65,18 @@ def run(args: argparse.Namespace) -> int:
     grid = Path(args.grid).expanduser() if args.grid else None
     if grid is not None:
         generation.check_picture_path(grid)
-    device, bars = args.settings.device, sys.stderr.isatty()
     model = None
     if args.pictures is None:
-        model = generation.load_model(args.model, device, args.truncation)
-    name = checkpoint_path(args.model).name
+        model = generation.load_model(args.model, args.settings.device, args.truncation)
     if args.captions is None:
-        found = _evaluate(args, model, name, grid, device, bars)
+        found = _evaluate(args, model, grid)
     elif model is None or grid is not None:
         raise ValueError("--captions FILE is for a model, and goes without --grid")
     else:
-        file = Path(args.captions).expanduser()
-        seed = args.settings.seed
-        found = protocol.evaluate_captions(name, *model[:2], file, seed=seed, progress=bars)
+        name, file = checkpoint_path(args.model).name, Path(args.captions).expanduser()
+        found = protocol.evaluate_captions(
+            name, *model[:2], file, seed=args.settings.seed, progress=sys.stderr.isatty()
+        )
     say(str(found))
     if ledger is not None:
         rows = found.rows(ledger, command_line(args))
@@ -86,20 +84,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(
-    args: argparse.Namespace,
-    model: tuple | None,
-    name: str,
-    grid: Path | None,
-    device: torch.device,
-    bars: bool,
-) -> report.Evaluation:
+def _evaluate(args: argparse.Namespace, model: tuple | None, grid: Path | None) -> Evaluation:
     """Measure a model's pictures of held-out captions, or those of a folder."""
-    current = args.settings
+    current, bars = args.settings, sys.stderr.isatty()
     folder = held_out.read_drawn(args.pictures, bars) if model is None else None
     if current.data != "scenes":
         _check_photos(args, current.data, None if model is None else model[2])
-    size = folder.size if model is None else model[0].image_size
+    size = folder.images.shape[-1] if model is None else model[0].image_size
     held = held_out.open_held_out(current.data, args.split, size, args.on_bad_image, bars)
     if model is None:
         pictures = held_out.match_captions(folder, held, args.samples)
@@ -110,16 +101,16 @@ def _evaluate(
         protocol.check_samples(len(rows), held)  # before a download
     networks = protocol.load_networks(
         held, args.extractor, args.matcher, args.fid, args.inception_weights, args.clip_weights,
-        device, bars,
+        current.device, bars,
     )  # fmt: skip
     varied = None
     if model is not None:
         generator, encoder, card = model
         if card["data"] != held.data:
             note(f"{args.model} was trained on {card['data']} and is measured on {held.data}")
-        drawn = (name, generator, encoder, held)
-        pictures = held_out.draw_captions(*drawn, rows, args.settings.seed, bars)
-        varied = held_out.draw_varied(*drawn, seed=args.settings.seed, progress=bars)
+        drawn = (checkpoint_path(args.model).name, generator, encoder, held)
+        pictures = held_out.draw_captions(*drawn, rows, current.seed, bars)
+        varied = held_out.draw_varied(*drawn, seed=current.seed, progress=bars)
     if grid is not None:
         held_out.write_pairs(grid, pictures, held)
         say(f"grid: {grid}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,6 @@ class ClipNetwork:
     Attributes:
         name: folder or hub name, without the way to it, for the ledger.
         fingerprint: 16 hex digits of weights, vocabulary and transforms.
-        max_tokens: the longest caption, its first and last token included; 77 as published.
-        device: where it runs.
     """
 
     def __init__(
@@ -89,7 +87,6 @@ class ClipNetwork:
             ) from error
         self.device = runtime.choose_device() if device is None else torch.device(device)
         self.network = network.to(self.device).eval()
-        self.max_tokens = config.text_config.max_position_embeddings
         self.name = f"CLIP {Path(source).resolve().name}"
         self.fingerprint = self._fingerprint()
 
@@ -101,73 +98,56 @@ class ClipNetwork:
             digest.update(value.detach().cpu().contiguous().numpy())
         return digest.hexdigest()[:16]
 
-    def embed_images(
-        self, images: np.ndarray | Tensor, batch_size: int = 64, progress: bool = False
-    ) -> np.ndarray:
+    def embed_images(self, images: np.ndarray | Tensor, progress: bool = False) -> np.ndarray:
         """Turn pictures into features of length 1.
 
         Args:
             images: [N, 3, S, S], see `picture_features.check_pictures`; CLIP's own transform
                 resizes them, to 224 pixels as published.
-            batch_size: pictures at a time.
             progress: show a bar.
 
         Returns:
             float32 [N, E].
         """
         images = check_pictures(images)
-        found = []
-        with tqdm(total=len(images), desc="CLIP, pictures", disable=not progress) as bar:
-            for start in range(0, len(images), batch_size):
-                part = torch.from_numpy(np.array(images[start : start + batch_size]))
-                pixels = self.transform(part, return_tensors="pt")["pixel_values"].to(self.device)
-                with torch.inference_mode():
-                    features = self.network.get_image_features(pixels).pooler_output  # [B, E]
-                found.append(functional.normalize(features, dim=1).cpu().numpy())
-                bar.update(len(part))
-        return np.concatenate(found)
 
-    def embed_captions(
-        self, captions: Sequence[str], batch_size: int = 256, progress: bool = False
-    ) -> np.ndarray:
-        """Turn captions into features of length 1; those beyond `max_tokens` are cut.
+        def embed(rows: slice) -> Tensor:
+            part = torch.from_numpy(np.array(images[rows]))
+            pixels = self.transform(part, return_tensors="pt")["pixel_values"].to(self.device)
+            return self.network.get_image_features(pixels).pooler_output  # [B, E]
 
-        Args:
-            captions: N texts.
-            batch_size: captions at a time.
-            progress: show a bar.
+        return _in_batches(embed, len(images), 64, "CLIP, pictures", progress)
 
-        Returns:
-            float32 [N, E].
-        """
-        captions, found = list(captions), []
-        with tqdm(total=len(captions), desc="CLIP, captions", disable=not progress) as bar:
-            for start in range(0, len(captions), batch_size):
-                part = captions[start : start + batch_size]
-                tokens = self.tokenizer(
-                    part, truncation=True, max_length=self.max_tokens, padding=True,
-                    return_tensors="pt",
-                ).to(self.device)  # fmt: skip
-                with torch.inference_mode():
-                    features = self.network.get_text_features(
-                        tokens["input_ids"], tokens["attention_mask"]
-                    ).pooler_output  # [B, E]
-                found.append(functional.normalize(features, dim=1).cpu().numpy())
-                bar.update(len(part))
-        return np.concatenate(found)
+    def embed_captions(self, captions: Sequence[str], progress: bool = False) -> np.ndarray:
+        """Turn N captions into features of length 1, float32 [N, E]; long ones are cut."""
+        longest = self.network.config.text_config.max_position_embeddings  # 77 as published
 
-    def count_cut(self, captions: Sequence[str]) -> int:
-        """Number of the captions that are longer than `max_tokens`."""
-        tokens = self.tokenizer(list(captions), verbose=False)["input_ids"]
-        return sum(len(caption) > self.max_tokens for caption in tokens)
+        def embed(rows: slice) -> Tensor:
+            tokens = self.tokenizer(
+                list(captions[rows]), truncation=True, max_length=longest, padding=True,
+                return_tensors="pt",
+            ).to(self.device)  # fmt: skip
+            return self.network.get_text_features(
+                tokens["input_ids"], tokens["attention_mask"]
+            ).pooler_output  # [B, E]
+
+        return _in_batches(embed, len(captions), 256, "CLIP, captions", progress)
+
+
+def _in_batches(
+    embed: Callable[[slice], Tensor], count: int, size: int, label: str, progress: bool
+) -> np.ndarray:
+    """Embed all rows, some at a time; features of length 1, [N, E]."""
+    found = []
+    for start in tqdm(range(0, count, size), desc=label, disable=not progress):
+        with torch.inference_mode():
+            features = embed(slice(start, start + size))
+        found.append(functional.normalize(features, dim=1).cpu().numpy())
+    return np.concatenate(found)
 
 
 def clip_source(weights: str | os.PathLike[str]) -> str:
-    """Return what `from_pretrained` takes: a folder, or a name on the hub.
-
-    Raises:
-        FileNotFoundError: neither.
-    """
+    """Return what `from_pretrained` takes: a folder, or a name on the hub; refuse all else."""
     name, path = os.fspath(weights), Path(weights).expanduser()
     if path.is_dir():
         return str(path)
@@ -180,7 +160,6 @@ def clip_score(
     image_features: np.ndarray | Tensor,
     text_features: np.ndarray | Tensor,
     repeats: int = 200,
-    seed: int = 0,
 ) -> Estimate:
     """Mean CLIP score of pictures and their captions, 0 to 100, with a bootstrap interval.
 
@@ -191,7 +170,6 @@ def clip_score(
         image_features: [N, E], of any length.
         text_features: [N, E]; row i is the caption of picture i.
         repeats: of the bootstrap; 0 for no interval.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: features that do not fit, or fewer than two pairs.
@@ -203,4 +181,4 @@ def clip_score(
         )
     lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(texts, axis=1)  # [N]
     cosines = (images * texts).sum(axis=1) / np.where(lengths == 0, 1, lengths)  # [N]
-    return bootstrap_interval(np.mean, 100 * np.maximum(cosines, 0), repeats=repeats, seed=seed)
+    return bootstrap_interval(np.mean, 100 * np.maximum(cosines, 0), repeats=repeats)

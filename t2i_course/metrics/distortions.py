@@ -36,19 +36,12 @@ LOST = {"circle": "square", "heart": "triangle", "cross": "star"}  # and what is
 
 @dataclass(frozen=True)
 class Perfect:
-    """What a perfect generator draws.
-
-    Attributes:
-        scenes: N of them.
-        images: uint8 [N, 3, 64, 64].
-        captions: one of each scene.
-        facts: what the captions state.
-    """
+    """What a perfect generator draws: N scenes."""
 
     scenes: tuple[drawing.Scene, ...]
-    images: np.ndarray
+    images: np.ndarray  # uint8 [N, 3, 64, 64]
     captions: tuple[str, ...]
-    facts: tuple[Facts, ...]
+    facts: tuple[Facts, ...]  # that the captions state
 
 
 def draw_perfect(number: int, seed: int = 0) -> Perfect:
@@ -87,11 +80,7 @@ def objects_missing(perfect: Perfect, share: float) -> np.ndarray:
 
 
 def same_answer(stated: Facts) -> drawing.Scene:
-    """Return the first scene that is true of a caption, the one that a sure generator draws.
-
-    Raises:
-        ValueError: no layout shows what is stated.
-    """
+    """Return the first scene that is true of a caption, the one that a sure generator draws."""
     for layout in LAYOUTS[len(stated["objects"])]:
         for places in itertools.permutations(layout):
             things = []
@@ -125,29 +114,28 @@ def without_shapes(perfect: Perfect) -> np.ndarray:
     return drawing.render_all(scenes)
 
 
-def repeated_rows(number: int, times: float) -> np.ndarray:
-    """Rows of the few pictures that are drawn so many times each, [N]."""
-    return np.arange(number) % -(-number // int(max(times, 1)))
+def repeated(perfect: Perfect, times: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a few of the pictures so many times each, with their captions."""
+    number = len(perfect.images)
+    rows = np.arange(number) % -(-number // int(max(times, 1)))
+    return perfect.images[rows], rows
 
 
-def shuffled_rows(number: int, share: float) -> np.ndarray:
-    """Rows of captions, [N]: that share of them belongs to another picture."""
-    rows, moved = np.arange(number), np.random.default_rng(0).random(number) < share
+def shuffled(perfect: Perfect, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Give that share of the pictures the caption of another one."""
+    rows = np.arange(len(perfect.images))
+    moved = np.random.default_rng(0).random(len(rows)) < share
     if moved.sum() > 1:
         rows[moved] = rows[moved][accuracy.derangement(range(moved.sum()))]
-    return rows
+    return perfect.images, rows
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to spoil pictures.
+    """A way to spoil pictures."""
 
-    Attributes:
-        strengths: from weak to strong.
-        spoil: (perfect, strength) to images [N, 3, 64, 64] and rows [N] of their captions.
-    """
-
-    strengths: tuple[float, ...]
+    strengths: tuple[float, ...]  # from weak to strong
+    # (perfect, strength) to images [N, 3, 64, 64] and rows [N] of their captions
     spoil: Callable[[Perfect, float], tuple[np.ndarray, np.ndarray]]
 
 
@@ -156,18 +144,11 @@ def _own(change: Callable[[Perfect, float], np.ndarray]) -> Callable:
     return lambda perfect, strength: (change(perfect, strength), np.arange(len(perfect.images)))
 
 
-def _repeat(perfect: Perfect, times: float) -> tuple[np.ndarray, np.ndarray]:
-    rows = repeated_rows(len(perfect.images), times)
-    return perfect.images[rows], rows
-
-
 FAULTS = {
     "blur, px": Fault((0.5, 1, 2, 4), _own(blurred)),
     "noise, levels": Fault((5, 10, 20, 40), _own(noisy)),
     "objects missing": Fault((0.1, 0.25, 0.5, 1), _own(objects_missing)),
     "same answers": Fault((0.1, 0.25, 0.5, 1), _own(same_answers)),
-    "pictures repeated": Fault((2, 4, 16, 64), _repeat),
-    "captions shuffled": Fault(
-        (0.1, 0.25, 0.5, 1), lambda p, share: (p.images, shuffled_rows(len(p.images), share))
-    ),
+    "pictures repeated": Fault((2, 4, 16, 64), repeated),
+    "captions shuffled": Fault((0.1, 0.25, 0.5, 1), shuffled),
 }

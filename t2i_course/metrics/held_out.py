@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class HeldOut:
     packed: PackedCaptions
     facts: list[Facts] | None
     subsets: list[str] | None
-    on_bad_image: str = "raise"
+    on_bad_image: str
 
     def images_of(self, caption_rows: np.ndarray) -> np.ndarray:
         """Rows in `packed.images`, [N], of captions given by rows in `packed.all_captions`."""
@@ -80,18 +81,11 @@ def open_held_out(
     on_bad_image: str = "raise",
     progress: bool = False,
 ) -> HeldOut:
-    """Open a data set's held-out part.
-
-    Args:
-        data: "scenes", or a folder in COCO's layout or of shards.
-        split: one of `SPLITS`.
-        size: side of the pictures, pixels; scenes are measured at 64 only.
-        on_bad_image: "raise" or "skip", see `data.pack`.
-        progress: show bars.
+    """Open the held-out part of "scenes", or of a folder in COCO's layout or of shards.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError, OSError: see `data.pack`; ValueError
-            also for another split, and for scenes of another size.
+            also for a split that is none of `SPLITS`, and for scenes that are not of 64 pixels.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -109,9 +103,9 @@ def open_held_out(
     name = "scenes" if str(data) == "scenes" else folder.name
     if not drawn:
         return HeldOut(name, split, folder, packed, None, None, on_bad_image)
-    by_image: dict[int, list[Facts]] = {}
+    by_image = defaultdict(list)
     for annotation in document["annotations"]:
-        by_image.setdefault(annotation["image_id"], []).append(annotation["facts"])
+        by_image[annotation["image_id"]].append(annotation["facts"])
     facts = [stated for number in packed.image_ids.tolist() for stated in by_image[number]]
     known = {image["id"]: image.get("subset", "") for image in document["images"]}
     subsets = [known[number] for number in packed.image_ids.tolist()]
@@ -121,10 +115,7 @@ def open_held_out(
 def choose_captions(held: HeldOut, samples: int, seed: int = 0) -> np.ndarray:
     """Choose captions to draw from: the first of each image, then the second of each, and so on.
 
-    Args:
-        held: the data.
-        samples: N.
-        seed: of the order of the images. A smaller N gets the first of a larger one.
+    A smaller N, `samples`, gets the first of a larger one.
 
     Returns:
         int64 [N], rows in `held.packed.all_captions`.
@@ -138,9 +129,8 @@ def choose_captions(held: HeldOut, samples: int, seed: int = 0) -> np.ndarray:
             f"{samples} samples: {held.data} has {number.sum()} captions in {held.split}, and each "
             "is drawn once. Choose 2 or more, and not more than that (--samples)."
         )
-    rng, rounds = np.random.default_rng(seed), []
-    for index in range(int(number.max())):
-        rounds.append(rng.permutation(first[number > index] + index))
+    rng = np.random.default_rng(seed)
+    rounds = [rng.permutation(first[number > k] + k) for k in range(int(number.max()))]
     return np.concatenate(rounds)[:samples]
 
 
@@ -150,23 +140,14 @@ def other_real(
     """Real pictures that are not in the reference, to stand where a generator's stand.
 
     Of scenes they are new ones, drawn by the rule of the split with another seed. Of photos they
-    are training pictures, or the split's where the training pictures are the reference.
-
-    Args:
-        held: the data.
-        count: N; of photos, no more than there are.
-        against: the split that `reference` named; by default the held-out one.
-        progress: show a bar.
+    are training pictures, as many as there are, or the split's if the reference is `against` train.
 
     Returns:
         A key for caches of their features; the pictures, uint8 [N, 3, S, S]; what they are.
     """
     if held.facts is None:
-        packed, split = held.packed, held.split
-        if against != "train":
-            size, choice = held.packed.size, held.on_bad_image
-            packed = pack(held.folder, "train", size, on_bad_image=choice, progress=progress)
-            split = "train"
+        split = held.split if against == "train" else "train"
+        packed = held.packed if against == "train" else _pack_train(held, progress)
         rows = np.sort(np.random.default_rng(OTHER_SEED).permutation(len(packed))[:count])
         words = f"{len(rows)} pictures of {split}, seed {OTHER_SEED}"
         return f"{packed.key}, {words}", packed.images[rows], words
@@ -183,10 +164,7 @@ def other_real(
 def reference(held: HeldOut, more_than: int, progress: bool = False) -> tuple[str, np.ndarray, str]:
     """Real pictures to measure a distance to: the split's, or training pictures if those are few.
 
-    Args:
-        held: the data.
-        more_than: so many features need more pictures than that for a covariance.
-        progress: show a bar.
+    They are few where a covariance of `more_than` features needs more of them.
 
     Returns:
         A key for caches of their features; the pictures, uint8 [R, 3, S, S]; their split's name.
@@ -194,10 +172,14 @@ def reference(held: HeldOut, more_than: int, progress: bool = False) -> tuple[st
     own = f"{held.packed.key}, {held.split}", held.packed.images, held.split
     if len(held.packed) > more_than:
         return own
-    train = pack(
-        held.folder, "train", held.packed.size, on_bad_image=held.on_bad_image, progress=progress
-    )
+    train = _pack_train(held, progress)
     return (train.key, train.images, "train") if len(train) > len(held.packed) else own
+
+
+def _pack_train(held: HeldOut, progress: bool) -> PackedCaptions:
+    """The training split, at the size of the held-out one."""
+    size, choice = held.packed.size, held.on_bad_image
+    return pack(held.folder, "train", size, on_bad_image=choice, progress=progress)
 
 
 # Generated pictures
@@ -205,47 +187,22 @@ def reference(held: HeldOut, more_than: int, progress: bool = False) -> tuple[st
 
 @dataclass(frozen=True)
 class GeneratedPictures:
-    """Pictures, one for each of N captions.
+    """Pictures, one for each of N captions."""
 
-    Attributes:
-        name: of what drew them, for tables and the ledger.
-        images: uint8 [N, 3, S, S].
-        caption_rows: int64 [N], in `HeldOut.packed.all_captions`.
-        seeds: of the noise.
-    """
-
-    name: str
-    images: np.ndarray
-    caption_rows: np.ndarray
-    seeds: tuple[int, ...] = ()
+    name: str  # of what drew them, for tables and the ledger
+    images: np.ndarray  # uint8 [N, 3, S, S]
+    caption_rows: np.ndarray  # int64 [N], in `HeldOut.packed.all_captions`
+    seeds: tuple[int, ...] = ()  # of the noise
 
 
 @dataclass(frozen=True)
 class DrawnFolder:
-    """Pictures of a folder with the captions that stand in its captions.json, a sample each.
-
-    Attributes:
-        name: of the folder.
-        images: uint8 [N, 3, S, S].
-        captions: N texts.
-        seeds: that the file names.
-    """
+    """Pictures of a folder with the captions that stand in its captions.json, a sample each."""
 
     name: str
-    images: np.ndarray
+    images: np.ndarray  # uint8 [N, 3, S, S]
     captions: list[str]
-    seeds: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """S, or ValueError if the pictures are not square."""
-        height, width = self.images.shape[2:]
-        if height != width:
-            raise ValueError(
-                f"the pictures of {self.name} have {height} x {width} pixels (height x width): "
-                "real ones are cut to squares, so draw squares"
-            )
-        return height
+    seeds: tuple[int, ...]  # that the file names
 
 
 def draw_captions(
@@ -257,26 +214,13 @@ def draw_captions(
     seed: int = 0,
     progress: bool = False,
 ) -> GeneratedPictures:
-    """Draw a picture for each of the captions: encode them (or find them in the cache), then draw.
-
-    Args:
-        name: of the generator, for tables and the ledger.
-        generator: in eval mode.
-        encoder: that it was trained with; see `generation.load_model`.
-        held: the data.
-        caption_rows: int64 [N], see `choose_captions`.
-        seed: of the noise.
-        progress: show bars.
-
-    Raises:
-        ValueError, FloatingPointError: see `draw_pictures`.
-    """
+    """Draw a picture for each caption of `choose_captions`: `draw_pictures` of encoded captions."""
     text = embed_for(generator, encoder, held.captions(caption_rows), progress=progress)
     images = draw_pictures(generator, text, seed, progress)
     return GeneratedPictures(name, images, caption_rows, (seed,))
 
 
-def draw_varied(  # noqa: D417
+def draw_varied(
     name: str,
     generator: nn.Module,
     encoder: TextEncoder,
@@ -286,18 +230,10 @@ def draw_varied(  # noqa: D417
     seed: int = 0,
     progress: bool = False,
 ) -> GeneratedPictures | None:
-    """Draw several pictures of each of some captions, to see how much they differ.
+    """Draw `count` pictures of each of some captions, to see how much they differ.
 
-    Of captions of scenes that name all of one object but its place, its diameter and its shade; see
-    `accuracy.names_all`.
-
-    Args:
-        name, generator, encoder, held, seed, progress: as in `draw_captions`.
-        captions: so many at most.
-        count: pictures of each.
-
-    Returns:
-        The pictures; None of photos, and where no caption is such a one.
+    Of captions of scenes that name all of one object but its place, its diameter and its shade
+    (`accuracy.names_all`); None of photos, and where no caption is such a one.
     """
     if held.facts is None:
         return None
@@ -330,11 +266,8 @@ def draw_pictures(
         uint8 [N, 3, S, S]; of several processes, this one's part.
 
     Raises:
-        ValueError: the seed is out of range.
         FloatingPointError: the generator draws what is not a finite number.
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed {seed} is out of range: choose 0 to {2**32 - 1}")
     source = torch.Generator().manual_seed(seed)
     width = getattr(generator, "noise_dim", 0)
     pictures = [np.empty((0, 3, generator.image_size, generator.image_size), dtype=np.uint8)]
@@ -357,8 +290,7 @@ def draw_together(
 ) -> np.ndarray | None:
     """Draw as `draw_pictures` does, shared by the processes that `accelerate` or torchrun started.
 
-    Returns:
-        uint8 [N, 3, S, S] in the first process, None in the others.
+    The first process gets all pictures, the others None.
     """
     state = PartialState()
     rank, processes = state.process_index, state.num_processes
@@ -376,16 +308,14 @@ def draw_together(
 def read_drawn(folder: str | os.PathLike[str], progress: bool = False) -> DrawnFolder:
     """Read a folder of drawn pictures; of several samples of a prompt, the first.
 
-    Args:
-        folder: holds RGB pictures of one size, and captions.json in COCO's form, which lists all
-            of them, as `generate --output-dir` writes it.
-        progress: show a bar.
+    It holds square RGB pictures of one size, and captions.json in COCO's form, which lists all of
+    them, as `generate --output-dir` writes it.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no folder, no captions.json, or a listed picture is
             not there.
-        ValueError: see `read_pictures` and `read_captions_file`; also a picture that is not listed,
-            or without a caption.
+        ValueError: see `read_pictures` and `read_captions_file`; also a picture that is not square,
+            not listed, or without a caption.
     """
     folder = Path(folder).expanduser()
     file = folder / "captions.json"
@@ -394,10 +324,16 @@ def read_drawn(folder: str | os.PathLike[str], progress: bool = False) -> DrawnF
             f"no captions.json in {folder}: without captions, pictures cannot be measured. Draw "
             "them with `generate --output-dir`, which writes it."
         )
-    pictures = read_pictures(folder, progress=progress)
+    pictures, names = read_pictures(folder, progress=progress)
+    height, width = pictures.shape[2:]
+    if height != width:
+        raise ValueError(
+            f"the pictures of {folder} have {height} x {width} pixels (height x width): real ones "
+            "are cut to squares, so draw squares"
+        )
     document = read_captions_file(file)
     listed = {image["file_name"]: image for image in document["images"]}
-    place = {name: index for index, name in enumerate(pictures.names)}
+    place = {name: index for index, name in enumerate(names)}
     if missing := sorted(listed.keys() - place.keys()):
         raise FileNotFoundError(
             f"{folder / missing[0]} is missing, but captions.json lists it ({len(missing)} of "
@@ -408,17 +344,16 @@ def read_drawn(folder: str | os.PathLike[str], progress: bool = False) -> DrawnF
     texts: dict[int, str] = {}
     for annotation in document["annotations"]:
         texts.setdefault(annotation["image_id"], annotation["caption"].strip())
-    rows, captions, seeds = [], [], set()
-    for name, image in listed.items():
+    first = {name: image for name, image in listed.items() if image.get("sample", 0) == 0}
+    if not first:
+        raise ValueError(f"{file} lists no first sample (sample 0) of any prompt")
+    for name, image in first.items():
         if image["id"] not in texts:
             raise ValueError(f"{folder / name} has no caption in captions.json: add it")
-        if image.get("sample", 0) == 0:
-            rows.append(place[name])
-            captions.append(texts[image["id"]])
-            seeds |= {image["seed"]} if type(image.get("seed")) is int else set()
-    if not rows:
-        raise ValueError(f"{file} lists no first sample (sample 0) of any prompt")
-    return DrawnFolder(folder.resolve().name, pictures.images[rows], captions, tuple(sorted(seeds)))
+    captions = [texts[image["id"]] for image in first.values()]
+    seeds = sorted({image["seed"] for image in first.values() if type(image.get("seed")) is int})
+    images = pictures[[place[name] for name in first]]
+    return DrawnFolder(folder.resolve().name, images, captions, tuple(seeds))
 
 
 def match_captions(
@@ -426,17 +361,14 @@ def match_captions(
 ) -> GeneratedPictures:
     """Find the captions of drawn pictures in the data, each as often as it stands there.
 
-    Args:
-        drawn: the pictures.
-        held: the data.
-        samples: N, the first ones; None for all.
+    Of the first N = `samples` pictures, or of all.
 
     Raises:
         ValueError: a caption is not one of the split, or there are fewer pictures than N.
     """
-    rows_of: dict[str, list[int]] = {}
+    rows_of = defaultdict(list)
     for row, caption in enumerate(held.packed.all_captions):
-        rows_of.setdefault(caption.strip(), []).append(row)
+        rows_of[caption.strip()].append(row)
     foreign = [caption for caption in drawn.captions if caption not in rows_of]
     if foreign:
         raise ValueError(
@@ -464,19 +396,13 @@ def match_captions(
     return GeneratedPictures(drawn.name, drawn.images[kept], rows, drawn.seeds)
 
 
-def write_pairs(file: Path, drawn: GeneratedPictures, held: HeldOut, count: int = PAIRS) -> None:
+def write_pairs(file: Path, drawn: GeneratedPictures, held: HeldOut) -> None:
     """Write a PNG file of pictures beside the real ones of the same captions.
 
-    Nobody chooses them: they are the first of those that are measured.
-
-    Args:
-        file: where to; see `generation.check_picture_path`.
-        drawn: the pictures.
-        held: the data that the captions are of.
-        count: pairs; fewer if there are fewer pictures.
+    Nobody chooses them: they are the first `PAIRS` of those that are measured.
     """
-    rows = drawn.caption_rows[:count]
-    pairs = drawn.images[:count], held.packed.images[held.images_of(rows)]
+    rows = drawn.caption_rows[:PAIRS]
+    pairs = drawn.images[:PAIRS], held.packed.images[held.images_of(rows)]
     figure = pair_grid(*map(torch.from_numpy, pairs), held.captions(rows))
     with runtime.atomic_file(file) as partial:
         figure.savefig(partial, format="png", dpi=figure.dpi)

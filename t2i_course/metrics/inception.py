@@ -25,7 +25,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from t2i_course import runtime
@@ -38,52 +37,35 @@ WEIGHTS_URL = (
 OTHER_NAME = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 REMEDY = (
-    "Download {url} on a machine that can, and name the file with --inception-weights; or measure "
-    "with features of the course's own network, which needs no download and is not called FID."
+    f"Download {WEIGHTS_URL} on a machine that can, and name the file with --inception-weights; or "
+    "measure with features of the course's own network, which needs no download and is not called "
+    "FID."
 )
 
 
-def inception_weights(
-    path: str | os.PathLike[str] | None = None,
-    url: str = WEIGHTS_URL,
-    sha256: str = WEIGHTS_SHA256,
-    progress: bool = True,
-) -> Path:
-    """Return the file of Inception's weights.
+def inception_weights(progress: bool = True) -> Path:
+    """Return the published weights, downloaded unless torchmetrics or pytorch-fid have done so.
 
-    Args:
-        path: a local file; None takes the one that torchmetrics or pytorch-fid has downloaded
-            before (in the `checkpoints` folder of `torch.hub.get_dir()`), or downloads it there.
-        url: of the published file.
-        sha256: of the published file. A download that differs is not kept.
-        progress: show a bar of the download.
+    They lie in the `checkpoints` folder of `torch.hub.get_dir()`.
 
     Raises:
-        FileNotFoundError: the local file is not there.
-        OSError: the download failed, or brought something else.
+        OSError: the download failed, or brought something else, which is not kept.
         ValueError: the downloaded file has been changed since.
     """
-    if path is not None:
-        path = Path(path).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"no Inception weights at {path}. {REMEDY.format(url=url)}")
-        return path
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    target = folder / url.rpartition("/")[2]
+    target = folder / WEIGHTS_URL.rpartition("/")[2]
     for known in (target, folder / OTHER_NAME):
         if known.is_file():
-            if runtime.file_hash(known) != sha256:
+            if runtime.file_hash(known) != WEIGHTS_SHA256:
                 raise ValueError(f"{known} is not the published file any more: delete it")
             return known
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not target.is_file():  # another process may have loaded it meanwhile
-                torch.hub.download_url_to_file(url, str(target), sha256, progress)
-    except (OSError, RuntimeError, ValueError) as error:  # no network; another file; no address
+        torch.hub.download_url_to_file(WEIGHTS_URL, str(target), WEIGHTS_SHA256, progress)
+    except (OSError, RuntimeError) as error:  # no network; another file
         raise OSError(
             f"the Inception weights could not be downloaded ({error}), and without them there is "
-            f"no FID. {REMEDY.format(url=url)}"
+            f"no FID. {REMEDY}"
         ) from error
     return target
 
@@ -92,11 +74,8 @@ class InceptionFeatures:
     """Inception-v3 as an extractor (`picture_features.Extractor`).
 
     Attributes:
-        name: network, weights and resize, for the ledger.
-        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
-        published: whether they are the published weights. If not, the distance is no FID.
+        published: whether the weights are the published ones. If not, the distance is no FID.
         metric: "FID", or what the distance is called with other weights.
-        width: 2,048.
     """
 
     width = 2048
@@ -116,10 +95,12 @@ class InceptionFeatures:
             progress: show a bar if the weights must be downloaded.
 
         Raises:
-            FileNotFoundError, OSError: see `inception_weights`.
+            FileNotFoundError, OSError: the file is not there, or cannot be downloaded.
             ValueError: the file holds something else.
         """
-        path = inception_weights(weights, progress=progress)
+        path = inception_weights(progress) if weights is None else Path(weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"no Inception weights at {path}. {REMEDY}")
         digest = runtime.file_hash(path)
         self.fingerprint = digest[:16]
         self.published = digest == WEIGHTS_SHA256
@@ -131,8 +112,7 @@ class InceptionFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Turn uint8 [B, 3, H, W] of any size into features, float32 [B, 2048], on the device."""
-        with torch.inference_mode():
-            return self.network(images.to(self.device))
+        return self.network(images.to(self.device))
 
 
 def _load_network(path: Path) -> torch.nn.Module:

@@ -6,8 +6,8 @@ them. `t2i_course.multitask` and the networks of `t2i_course.latent_space`, whic
 trained against and which measure nothing, are trained by the same function, and those of sound
 (`metrics.sound_features`, `t2i_course.video_to_audio`) by the same loop.
 
-Each of these modules has a function `prepare`: it says what is trained, by which loss, and what is
-measured at the end.
+Each of these modules has a function `prepare`, which says what is trained, by which loss, and what
+is measured at the end.
 """
 
 from __future__ import annotations
@@ -44,15 +44,7 @@ class PictureNetwork(nn.Module):
     """
 
     def __init__(self, width: int, image_size: int = 64) -> None:
-        """Build it.
-
-        Args:
-            width: D, number of features.
-            image_size: side of the pictures, pixels; a multiple of 16.
-
-        Raises:
-            ValueError: another side.
-        """
+        """Build it for `width` features, and pictures whose side is a multiple of 16 pixels."""
         super().__init__()
         if image_size < 16 or image_size % 16:
             raise ValueError(f"pictures of {image_size} pixels cannot be halved four times")
@@ -100,22 +92,7 @@ def fit(
     device: torch.device,
     progress: bool = True,
 ) -> list[float]:
-    """Train a network on pictures with their captions, drawn anew each epoch; see `descend`.
-
-    Args:
-        network: on the device.
-        loss: of a batch, a scalar on the device.
-        data: images and captions.
-        steps: updates.
-        batch_size: images a step.
-        learning_rate: the highest.
-        seed: of order and captions.
-        device: where it runs.
-        progress: show a bar.
-
-    Returns:
-        The loss of each step.
-    """
+    """Train a network on pictures with their captions, drawn anew each epoch; see `descend`."""
     batches = CaptionBatches(data, batch_size, torch.Generator().manual_seed(seed))
     return descend(network, loss, batches, steps, learning_rate, device, progress=progress)
 
@@ -132,20 +109,9 @@ def descend(
 ) -> list[float]:
     """Train a network, and leave it in eval mode.
 
-    AdamW with a rate that rises over the first tenth of the steps and falls to nothing.
-
-    Args:
-        network: on the device; all of its weights are trained.
-        loss: of a batch, a scalar on the device.
-        batches: without end.
-        steps: updates.
-        learning_rate: the highest.
-        device: where it runs; bf16 where that is faster.
-        weight_decay: AdamW's.
-        progress: show a bar.
-
-    Returns:
-        The loss of each step.
+    AdamW with a rate that rises to `learning_rate` over the first tenth of the steps and falls to
+    nothing; bf16 where that is faster. `batches` have no end; `loss` makes a scalar of one. Returns
+    the loss of each step.
 
     Raises:
         FloatingPointError: the loss is no longer finite.
@@ -176,45 +142,27 @@ def descend(
 
 @dataclass(frozen=True)
 class Setting:
-    """What a metric network is trained with.
-
-    Attributes:
-        folder: the data set.
-        train, val: its splits, packed.
-        device: where it is trained.
-        encoder: the text encoder, for networks that take one.
-        progress: show bars.
-    """
+    """What a metric network is trained with: a data set, its packed splits, where and by whom."""
 
     folder: Path
     train: PackedCaptions
     val: PackedCaptions
     device: torch.device
-    encoder: TextEncoder | None
+    encoder: TextEncoder | None  # for networks that take one
     progress: bool
 
 
 @dataclass(frozen=True)
 class Task:
-    """A metric network and how it is trained.
+    """A metric network with random weights, and how it is trained."""
 
-    Attributes:
-        network: with random weights, on the device.
-        loss: of a batch of training pictures, a scalar on the device.
-        measure: of the trained network, in eval mode: what its card says, by name.
-        batch_size: images a step.
-        learning_rate: the highest.
-        steps: updates, unless others are asked for.
-        half: whether weights are stored, and measured, in half precision.
-    """
-
-    network: nn.Module
-    loss: Callable[[Batch], Tensor]
-    measure: Callable[[], Mapping[str, float]]
+    network: nn.Module  # on the device
+    loss: Callable[[Batch], Tensor]  # of a batch of training pictures, a scalar on the device
+    measure: Callable[[], Mapping[str, float]]  # of the trained network: what its card says
     batch_size: int = 256
-    learning_rate: float = 2e-3
+    learning_rate: float = 2e-3  # the highest
     steps: int = 3000
-    half: bool = False
+    half: bool = False  # whether weights are stored, and measured, in half precision
 
 
 def train_network(
@@ -231,24 +179,21 @@ def train_network(
     command: str = "",
     progress: bool = True,
 ) -> Path:
-    """Train a metric network, and write weights and model card.
+    """Train a metric network, and write weights and model card; return the weights' file.
 
     Args:
         prepare: of the kind of network, such as `scene_features.prepare`.
         data: "scenes", or a folder in COCO's layout, or of shards.
         output: name in `data/checkpoints`, or a path.
-        steps: updates; None for the kind's own.
+        steps: updates; None for the kind's own, as for `batch_size`.
         size: side of the pictures, pixels.
         seed: of weights, order, captions and views.
         device: as `runtime.choose_device` takes it.
         encoder: the text encoder, for networks that take one.
-        batch_size: images a step; None for the kind's own.
+        batch_size: images a step.
         on_bad_image: "raise" or "skip".
         command: that trains it again, for the card.
         progress: show bars.
-
-    Returns:
-        The weights' file.
 
     Raises:
         ValueError: fewer than two pictures are held out, or the encoder cannot read the captions.
@@ -300,12 +245,8 @@ def load_network(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Load a trained metric network, in eval mode, and its card.
 
-    Its `fingerprint` is the first 16 hex digits of the SHA-256 of the weights' file.
-
-    Args:
-        name: in `data/checkpoints`, or a path.
-        builders: name of the kind to class.
-        device: where it runs; None chooses.
+    Its `fingerprint` is the first 16 hex digits of the SHA-256 of the weights' file; `builders`
+    lead from the name of a kind to its class.
 
     Raises:
         FileNotFoundError, ValueError: as `checkpoints.load_generator`.

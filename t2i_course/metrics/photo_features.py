@@ -61,22 +61,10 @@ def random_view(
 
 
 class PhotoFeatures(nn.Module):
-    """A picture network that learns from pairs of views; `picture_features.Extractor`.
-
-    Attributes:
-        name: of the checkpoint's kind, and, once loaded, for the ledger.
-        config: arguments of the constructor.
-        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
-        width: D, number of features.
-    """
+    """A picture network that learns from pairs of views; a `picture_features.Extractor`."""
 
     def __init__(self, image_size: int = 64, width: int = 64) -> None:
-        """Build it, with random weights.
-
-        Args:
-            image_size: side of the pictures, pixels.
-            width: D.
-        """
+        """Build it, with random weights, for pictures of that side and D = `width` features."""
         super().__init__()
         self.name, self.fingerprint, self.width = NAME, "", width
         self.config = {"image_size": image_size, "width": width}
@@ -94,12 +82,7 @@ class PhotoFeatures(nn.Module):
 
             l(i, j) = -log( exp(cos(z_i, z_j) / tau) / sum_{k != i} exp(cos(z_i, z_k) / tau) )
 
-        Args:
-            first: [B, 3, S, S] in [-1, 1].
-            second: other views of the same pictures.
-
-        Returns:
-            The mean over all 2B views, a scalar.
+        The mean over all 2B views; both [B, 3, S, S] in [-1, 1], of the same pictures.
         """
         number = len(first)
         projected = self.project(self.picture(torch.cat([first, second]))).float()  # [2B, E]

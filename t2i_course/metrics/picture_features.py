@@ -4,7 +4,7 @@ A picture that a model draws is made of floats; one on disk is made of bytes. A 
 the floats of one and the bytes of the other compares the rounding, too. Here every picture becomes
 bytes first, and what is not a set of RGB pictures of one size is refused with the reason.
 
-    images = read_pictures("stars").images                            # uint8 [N, 3, S, S]
+    images, names = read_pictures("stars")                            # uint8 [N, 3, S, S]
     features = extract_features(extractor, images)                    # float32 [N, D]
     features = cached_features("real, val", lambda: extract_features(extractor, images))
 """
@@ -14,9 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -58,9 +56,9 @@ def check_pictures(
 
     Args:
         images: [N, 3, H, W]: uint8, or floats in [-1, 1] as a generator draws them. Floats are
-            rounded by `data.to_uint8`; bytes stay what they are, memory-mapped ones too.
+            rounded; bytes stay what they are, memory-mapped ones too.
         size: the height and width that they must have, pixels; None takes any.
-        name: what the errors call them, such as "generated pictures".
+        name: what the errors call them.
 
     Returns:
         uint8 [N, 3, H, W].
@@ -100,28 +98,13 @@ def check_pictures(
     return to_uint8(torch.tensor(images)).numpy()
 
 
-@dataclass(frozen=True)
-class PictureFolder:
-    """The pictures of a folder.
-
-    Attributes:
-        images: uint8 [N, 3, H, W].
-        names: their N file names.
-    """
-
-    images: np.ndarray
-    names: list[str]
-
-
 def read_pictures(
-    folder: str | os.PathLike[str], size: int | None = None, progress: bool = False
-) -> PictureFolder:
+    folder: str | os.PathLike[str], progress: bool = False
+) -> tuple[np.ndarray, list[str]]:
     """Read all pictures of a folder, in the order of their names; other files are passed over.
 
-    Args:
-        folder: of RGB pictures of one size, with one of `SUFFIXES`.
-        size: the height and width that they must have, pixels; None takes the first one's.
-        progress: show a progress bar.
+    Returns:
+        uint8 [N, 3, H, W], and their file names.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such folder.
@@ -139,19 +122,18 @@ def read_pictures(
     )
     if not files:
         raise ValueError(f"{folder} holds no picture: {', '.join(SUFFIXES)} are looked for")
-    first = _read_picture(files[0])
-    expected = first.shape[1:] if size is None else (size, size)
-    reason = f"{files[0].name} has" if size is None else "the metric needs"
-    images = np.empty((len(files), 3, *expected), dtype=np.uint8)
+    first = _read_picture(files[0]).shape
+    images = np.empty((len(files), *first), dtype=np.uint8)
     for index, file in enumerate(tqdm(files, desc="reading pictures", disable=not progress)):
         pixels = _read_picture(file)
-        if pixels.shape[1:] != expected:
+        if pixels.shape != first:
             raise ValueError(
                 f"{file} has {pixels.shape[1]} x {pixels.shape[2]} pixels (height x width), but "
-                f"{reason} {expected[0]} x {expected[1]}: draw or resize all of them to one size"
+                f"{files[0].name} has {first[1]} x {first[2]}: draw or resize all of them to one "
+                "size"
             )
         images[index] = pixels
-    return PictureFolder(images, [file.name for file in files])
+    return images, [file.name for file in files]
 
 
 def _read_picture(file: Path) -> np.ndarray:
@@ -176,13 +158,7 @@ def extract_features(
     batch_size: int = 64,
     progress: bool = False,
 ) -> np.ndarray:
-    """Run an extractor over pictures.
-
-    Args:
-        extractor: takes uint8 [B, 3, H, W].
-        images: N of them, see `check_pictures`.
-        batch_size: pictures at a time.
-        progress: show a progress bar.
+    """Run an extractor over N pictures, see `check_pictures`.
 
     Returns:
         float32 [N, D].
@@ -203,50 +179,20 @@ def extract_features(
     return features
 
 
-def cached_features(
-    key: str, make: Callable[[], np.ndarray], folder: str | os.PathLike[str] | None = None
-) -> np.ndarray:
-    """Return the features of that key; compute and keep them the first time.
+def cached_features(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the features of that key; compute them once, while other processes wait.
 
     Args:
         key: all that the features depend on: the pictures (such as `PackedCaptions.key`), how many,
             and the extractor's fingerprint.
         make: computes them, [N, D].
-        folder: of the cache; `cache/features` in the data folder by default.
     """
-    return cached_arrays(f"features: {key}", lambda: {"features": make()}, folder)["features"]
-
-
-def cached_arrays(
-    key: str,
-    make: Callable[[], Mapping[str, np.ndarray]],
-    folder: str | os.PathLike[str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the arrays of that key; compute them once, while other processes wait.
-
-    A file that is damaged, or that was written for another key, is made again.
-
-    Args:
-        key: any text; its hash is the file's name.
-        make: computes the arrays by name.
-        folder: of the cache; `cache/features` in the data folder by default.
-    """
-    folder = runtime.data_folder() / "cache" / "features" if folder is None else Path(folder)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    key = f"features: {key}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    path = runtime.data_folder() / "cache" / "features" / f"{name}.npz"
     with runtime.locked(path):
-        arrays = _open_arrays(path, key)
-        if arrays is None:
-            arrays = {name: np.asarray(array) for name, array in make().items()}
+        if not path.exists():
             with runtime.atomic_file(path) as unfinished:
-                np.savez(unfinished, key=np.array(key), **arrays)
-    return arrays
-
-
-def _open_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """Read a file of the cache; None if it is missing, damaged or another key's."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
-    return arrays if str(arrays.pop("key", "")) == key else None
+                np.savez(unfinished, key=np.array(key), features=make())
+        with np.load(path) as file:
+            return file["features"]

@@ -21,6 +21,7 @@ FD-scenes is the Frechet distance on the features of the course's own network, a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from t2i_course import generation, runtime
+from t2i_course import generation
 from t2i_course.checkpoints import read_card
 from t2i_course.evaluation import (
     Estimate,
@@ -42,22 +43,17 @@ from t2i_course.evaluation import (
     wilson_interval,
 )
 from t2i_course.latent_space import SharedSpace
-from t2i_course.metrics import photo_features
+from t2i_course.metrics import caption_matcher, photo_features, scene_features
 from t2i_course.metrics.caption_matcher import load_caption_matcher, matched_text
 from t2i_course.metrics.clip_score import ClipNetwork, clip_score
 from t2i_course.metrics.held_out import GeneratedPictures, HeldOut, other_real, reference
 from t2i_course.metrics.inception import InceptionFeatures
-from t2i_course.metrics.picture_features import (
-    Extractor,
-    cached_arrays,
-    cached_features,
-    extract_features,
-)
+from t2i_course.metrics.picture_features import Extractor, cached_features, extract_features
 from t2i_course.metrics.scene_features import load_scene_features
 from t2i_course.photos.shards import find_data
 from t2i_course.report import REAL, SHUFFLED, Evaluation, Measure
 from t2i_course.scenes import accuracy as scene_accuracy
-from t2i_course.scenes import authored_wordings, oracle
+from t2i_course.scenes import authored_wordings
 from t2i_course.text_encoder import TextEncoder
 
 CANDIDATES = 100  # captions among which a picture looks for its own
@@ -72,21 +68,12 @@ PAPERS_SAMPLES, PAPERS_SPLIT = 30_000, "val2014"  # of a FID on COCO
 
 @dataclass(frozen=True)
 class MetricNetworks:
-    """The networks that measure; None for those that do not.
+    """The networks that measure; None for those that do not."""
 
-    Attributes:
-        extractor: features for distances, precision and recall.
-        matcher: for retrieval.
-        inception: features for FID.
-        clip: for the CLIP score.
-        device: of the matcher's text encoder.
-    """
-
-    extractor: Extractor | None = None
-    matcher: SharedSpace | None = None
-    inception: InceptionFeatures | None = None
-    clip: ClipNetwork | None = None
-    device: torch.device | str | None = None
+    extractor: Extractor | None = None  # features for distances, precision and recall
+    matcher: SharedSpace | None = None  # for retrieval
+    inception: InceptionFeatures | None = None  # features for FID
+    clip: ClipNetwork | None = None  # for the CLIP score
 
 
 def load_networks(
@@ -120,12 +107,14 @@ def load_networks(
     """
     drawn, found = held.facts is not None, {}
     if extractor is not None or drawn:
+        name = extractor or scene_features.NAME
         load = load_scene_features
-        if extractor is not None and _kind(extractor) == photo_features.NAME:
-            load = photo_features.load_photo_features
-        found["extractor"] = load(*filter(None, [extractor]), device=device)
+        with contextlib.suppress(FileNotFoundError):  # the loader says so better
+            if read_card(name)["model"] == photo_features.NAME:
+                load = photo_features.load_photo_features
+        found["extractor"] = load(name, device)
     if matcher is not None or drawn:
-        found["matcher"] = load_caption_matcher(*filter(None, [matcher]), device=device)
+        found["matcher"] = load_caption_matcher(matcher or caption_matcher.NAME, device)
     if fid or inception_weights is not None:
         found["inception"] = InceptionFeatures(inception_weights, device, progress)
     if clip_weights is not None:
@@ -136,15 +125,7 @@ def load_networks(
             "give --fid or --clip-weights, or train networks on these photos and name them with "
             "--extractor and --matcher"
         )
-    return MetricNetworks(**found, device=device)
-
-
-def _kind(name: str) -> str:
-    """Say what a checkpoint is; of one that is not there, the loader says so better."""
-    try:
-        return read_card(name)["model"]
-    except FileNotFoundError:
-        return ""
+    return MetricNetworks(**found)
 
 
 # Measuring
@@ -168,8 +149,7 @@ def evaluate(
         references: measure real pictures and shuffled captions, too.
         repeats: of the bootstrap; with Inception's features, 20 at most.
         progress: show bars.
-        varied: several pictures of each of some captions (`held_out.draw_varied`), for the variety
-            within a caption.
+        varied: of `held_out.draw_varied`, for the variety within a caption.
 
     Raises:
         ValueError: too few pictures for a FID that is asked for, or for anything at all; pictures
@@ -201,13 +181,7 @@ def evaluate(
 
 
 def check_samples(samples: int, held: HeldOut, width: int = InceptionFeatures.width) -> None:
-    """Raise ValueError unless N drawn pictures, and the real ones, are enough for a FID.
-
-    Args:
-        samples: N.
-        held: the data.
-        width: number of Inception's features.
-    """
+    """Raise ValueError unless N drawn pictures, and the real ones, are enough for a FID."""
     real = len(reference(held, width)[1])
     if min(samples, real) <= width:
         raise ValueError(
@@ -345,13 +319,7 @@ def _scene_accuracy(run: _Run) -> None:
     verdicts = scene_accuracy.check_scenes(scenes, facts)
     results = {run.pictures.name: (verdicts, facts, subsets)}
     if run.references:
-        reader = runtime.file_hash(oracle.__file__)[:16]
-        verdicts = cached_arrays(
-            run.real_key(rows, f"verdicts of the oracle {reader}"),
-            lambda: {
-                "verdicts": scene_accuracy.check_images(run.own_real(rows), facts, run.progress)
-            },
-        )["verdicts"]
+        verdicts = scene_accuracy.check_images(run.own_real(rows), facts, run.progress)
         results[REAL] = verdicts, facts, subsets
         others = run.others(images, "scene accuracy")
         if others is not None:
@@ -403,7 +371,8 @@ def _retrieval(run: _Run) -> None:
         )
         return
     start = time.perf_counter()
-    text = matched_text(matcher, held.captions(rows), run.networks.device, run.progress)
+    device = next(matcher.parameters()).device
+    text = matched_text(matcher, held.captions(rows), device, run.progress)
     drawn = matcher.embed_images(pictures.images[first])
     sets = {pictures.name: (drawn, text)}
     if run.references:
@@ -445,8 +414,6 @@ def _clip_score(run: _Run, clip: ClipNetwork) -> None:
     what, seconds = "CLIP score, mean of 100 max(cos, 0)", time.perf_counter() - start
     for source, score in found.items():
         run.add(source, "CLIP score", score, what, clip, seconds)
-    if cut := clip.count_cut(captions):
-        run.notes.append(f"CLIP score: {cut:,} captions are cut at {clip.max_tokens} tokens")
 
 
 def evaluate_captions(
@@ -460,15 +427,9 @@ def evaluate_captions(
 ) -> Evaluation:
     """Measure scene accuracy on captions of other authors, which come with what they state.
 
-    Args:
-        name: of the generator, for tables and the ledger.
-        generator: in eval mode.
-        encoder: that reads its prompts.
-        file: captions and facts, as in `benchmarks/own_words.txt`.
-        count: pictures of each; intervals are bootstrapped over captions, and never narrower than
-            Wilson's for as many captions as pictures.
-        seed: of the noise.
-        progress: show bars.
+    The file is written as `benchmarks/own_words.txt`; `count` pictures are drawn of each caption.
+    Intervals are bootstrapped over captions, and never narrower than Wilson's for as many captions
+    as pictures.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or a line that is no caption with its facts.

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from t2i_course.data import Batch
 from t2i_course.metrics.networks import GRID, PictureNetwork, Setting, Task, load_network
+from t2i_course.metrics.picture_features import extract_features
 from t2i_course.scenes import drawing
 
 NAME = "scene-features"
@@ -33,11 +34,7 @@ VALUES = tuple((kind, value) for kind, values in KINDS.items() for value in valu
 class SceneFeatures(nn.Module):
     """A picture network, and linear layers that read the attributes from its features.
 
-    Attributes:
-        name: of the checkpoint's kind, and, once loaded, for the ledger.
-        config: arguments of the constructor.
-        width: 64.
-        fingerprint: the first 16 hex digits of the SHA-256 of the weights' file.
+    A `picture_features.Extractor`; `config` holds the arguments of the constructor.
     """
 
     def __init__(self, width: int = WIDTH) -> None:
@@ -50,12 +47,8 @@ class SceneFeatures(nn.Module):
         self.numbers = nn.Linear(width, len(VALUES) * (MOST + 1))  # of objects of each value
         self.places = nn.Linear(width, (1 + len(drawing.COLORS)) * GRID**2)  # any, each colour
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Turn uint8 [B, 3, 64, 64] into features [B, 64] (`picture_features.Extractor`)."""
-        return super().__call__(images)
-
     def forward(self, images: Tensor) -> Tensor:
-        """See `__call__`."""
+        """Turn uint8 [B, 3, 64, 64] into features [B, 64]."""
         return self.picture.read(images)
 
     def predict(self, features: Tensor) -> dict[str, Tensor]:
@@ -74,12 +67,7 @@ class SceneFeatures(nn.Module):
         }
 
     def loss(self, images: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
-        """Sum of the cross-entropies of all attributes.
-
-        Args:
-            images: [B, 3, 64, 64] in [-1, 1].
-            labels: rows of `read_attributes`.
-        """
+        """Sum of the cross-entropies; images [B, 3, 64, 64] in [-1, 1], `read_attributes`' rows."""
         found = {k: v.float() for k, v in self.predict(self.picture(images)).items()}
         numbers = functional.cross_entropy(found["numbers"].flatten(0, 1),
                                            labels["numbers"].flatten())  # fmt: skip
@@ -121,45 +109,26 @@ def read_attributes(folder: str | os.PathLike[str], split: str) -> dict[str, Ten
 def attribute_accuracy(
     network: SceneFeatures, images: np.ndarray, labels: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Share of pictures with everything of a kind read right.
-
-    Args:
-        network: in eval mode.
-        images: uint8 [N, 3, 64, 64].
-        labels: of the same pictures, see `read_attributes`.
+    """Share of pictures, uint8 [N, 3, 64, 64], with everything of a kind read right.
 
     Returns:
         Shares by name: background, count, color, shape, size, places.
     """
-    right: dict[str, list[Tensor]] = {}
-    for rows in torch.arange(len(images)).split(250):
-        features = network(torch.from_numpy(np.asarray(images[rows.numpy()])))
-        with torch.inference_mode():
-            found = {name: logits.cpu() for name, logits in network.predict(features).items()}
-        numbers = found["numbers"].argmax(dim=2) == labels["numbers"][rows]  # [B, 16]
-        checks = {
-            name: found[name].argmax(dim=1) == labels[name][rows]
-            for name in ("background", "count")
-        }
-        first = 0
-        for kind, values in KINDS.items():
-            checks[kind] = numbers[:, first : first + len(values)].all(dim=1)
-            first += len(values)
-        checks["places"] = (
-            ((found["places"] > 0) == labels["places"][rows].bool()).flatten(1).all(1)
-        )
-        for name, values in checks.items():
-            right.setdefault(name, []).append(values)
-    return {name: torch.cat(parts).double().mean().item() for name, parts in right.items()}
+    features = torch.from_numpy(extract_features(network, images))  # [N, D]
+    with torch.inference_mode():
+        found = network.predict(features.to(network.background.weight.device))
+    found = {name: logits.cpu() for name, logits in found.items()}
+    numbers = found["numbers"].argmax(dim=2) == labels["numbers"]  # [N, 16]
+    right = {kind: found[kind].argmax(dim=1) == labels[kind] for kind in ("background", "count")}
+    for kind in KINDS:
+        columns = [index for index, (of, _) in enumerate(VALUES) if of == kind]
+        right[kind] = numbers[:, columns].all(dim=1)
+    right["places"] = ((found["places"] > 0) == labels["places"].bool()).flatten(1).all(1)
+    return {name: values.double().mean().item() for name, values in right.items()}
 
 
 def prepare(setting: Setting) -> Task:
-    """A new network and its training, for `networks.train_network`.
-
-    Raises:
-        FileNotFoundError: the data are not scenes.
-        ValueError: the pictures are not of 64 pixels.
-    """
+    """A new network and its training, for `networks.train_network`; of scenes of 64 pixels only."""
     if setting.train.size != drawing.SIDE:
         raise ValueError(f"{NAME} read pictures of {drawing.SIDE} pixels, not {setting.train.size}")
     network, device = SceneFeatures().to(setting.device), setting.device

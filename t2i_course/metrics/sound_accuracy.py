@@ -31,13 +31,10 @@ PITCHES = (300.0, 1400.0)  # Hz, where fundamentals are looked for
 
 
 def rises(sound: np.ndarray) -> np.ndarray:
-    """How many dB each spectrum has risen above the one 16 ms before, mean over 32 bands.
+    """How many dB each spectrum of a sound [N] has risen above the one 16 ms before.
 
-    Args:
-        sound: [N], `SOUND_RATE` samples a second.
-
-    Returns:
-        [1 + N // 32]; 0 where nothing rises, and in the last 16 ms, where a sound is cut off.
+    Mean over 32 bands, [1 + N // 32]; 0 where nothing rises, and in the last 16 ms, where a sound
+    is cut off.
     """
     spectrum = librosa.stft(sound, n_fft=WINDOW, hop_length=STEP) / (WINDOW / 4)
     bands = librosa.filters.mel(sr=SOUND_RATE, n_fft=WINDOW, n_mels=32, norm=None)
@@ -83,13 +80,8 @@ def match_onsets(
 def pitch_after(sound: np.ndarray, time: float, end: float) -> float:
     """The frequency that is stronger after an onset than before it, by the most power.
 
-    Args:
-        sound: [N].
-        time: of the onset, seconds.
-        end: when the next sound begins, seconds; at most 60 ms are read.
-
-    Returns:
-        Hz, within `PITCHES`; NaN if nothing has become stronger.
+    Of a sound [N], the onset's time and that of the next sound, seconds; at most 60 ms are read.
+    Returns Hz, within `PITCHES`; NaN if nothing has become stronger.
     """
     length = round(min(0.06, end - time - 0.002) * SOUND_RATE)
     if length < 64:
@@ -107,25 +99,15 @@ def pitch_after(sound: np.ndarray, time: float, end: float) -> float:
 
 @dataclass(frozen=True)
 class SoundAccuracy:
-    """How well sounds fit the impacts of their clips.
+    """How well sounds fit the impacts of their clips; the medians are NaN if no pair was found."""
 
-    Attributes:
-        precision: share of the onsets that are an impact's.
-        recall: share of the impacts that have an onset.
-        f1: harmonic mean of the two, over all impacts of all clips.
-        error: median distance between an impact and its onset, ms; NaN if no pair was found.
-        bias: median of onset less impact, ms; NaN likewise.
-        pitch: share of the found impacts whose pitch is right to half a semitone.
-        pitch_error: median distance of the pitches, semitones; NaN if no pair was found.
-    """
-
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
-    error: float
-    bias: float
-    pitch: Estimate
-    pitch_error: float
+    precision: Estimate  # share of the onsets that are an impact's
+    recall: Estimate  # share of the impacts that have an onset
+    f1: Estimate  # harmonic mean of the two, over all impacts of all clips
+    error: float  # median distance between an impact and its onset, ms
+    bias: float  # median of onset less impact, ms
+    pitch: Estimate  # share of the found impacts whose pitch is right to half a semitone
+    pitch_error: float  # median distance of the pitches, semitones
 
 
 def compare(clip: Clip, sound: np.ndarray) -> tuple[int, int, np.ndarray, np.ndarray]:
@@ -147,11 +129,7 @@ def compare(clip: Clip, sound: np.ndarray) -> tuple[int, int, np.ndarray, np.nda
 
 
 def measure(clips: Sequence[Clip], sounds: Sequence[np.ndarray]) -> SoundAccuracy:
-    """Compare sounds with their clips, over all impacts.
-
-    Raises:
-        ValueError: there is no clip, no impact, or not one sound for each clip.
-    """
+    """Compare sounds with their clips, one of each, over all impacts."""
     if not clips or len(clips) != len(sounds):
         raise ValueError(f"{len(sounds)} sounds for {len(clips)} clips: give one for each")
     compared = [compare(clip, sound) for clip, sound in zip(clips, sounds, strict=True)]

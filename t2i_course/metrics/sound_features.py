@@ -36,13 +36,7 @@ CLIPS = 4000  # that it learns from
 
 
 class SoundFeatures(nn.Module):
-    """Convolutions over pitch and time, and linear layers that read what was heard.
-
-    Attributes:
-        name: of the checkpoint's kind.
-        config: arguments of the constructor.
-        width: 64.
-    """
+    """Convolutions over pitch and time, and linear layers that read what was heard."""
 
     def __init__(self, width: int = WIDTH) -> None:
         """Build it, with random weights."""
@@ -108,15 +102,7 @@ def train(
 ) -> tuple[SoundFeatures, dict[str, float]]:
     """Train the network on the sounds of drawn clips.
 
-    Args:
-        steps: updates.
-        seed: of weights, clips and order.
-        device: where it is trained.
-        batch_size: sounds a step.
-        progress: show a bar.
-
-    Returns:
-        The network, and how well it reads held-out sounds, for its card.
+    Returns it, and how well it reads held-out sounds, for its card.
     """
     chance, rng = runtime.seed_everything(seed), np.random.default_rng(seed)
     clips = [draw_clip(rng) for _ in range(CLIPS + CLIPS // 8)]

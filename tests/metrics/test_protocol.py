@@ -104,24 +104,16 @@ def test_the_splits_own_pictures_are_perfect(held, networks):
     for metric in ("scene accuracy: all", "scene accuracy: color", "R@1", "R@5"):
         assert found.find(metric) == found.find(metric, REAL)
     assert found.find("FD-scenes", REAL).value > 1e-3  # other real pictures are not the same ones
+    assert found.find("scene accuracy: all", SHUFFLED).value < 0.08  # chance
+    assert found.find("R@1", SHUFFLED).value < 0.06
+    assert "FD-scenes" not in [m.metric for m in found.measures if m.source == SHUFFLED]
 
 
-def test_what_is_worse_in_the_pictures_is_worse_in_the_table(held, networks, blurred):
+def test_what_is_worse_in_the_pictures_is_worse_in_the_table(blurred):
     for metric in ("scene accuracy: all", "R@1"):
         assert blurred.find(metric).value < blurred.find(metric, REAL).value
     for metric in ("FD-scenes", "kernel distance"):
         assert blurred.find(metric).value > blurred.find(metric, REAL).value
-    inverted = evaluate(drawn(held, lambda images: 255 - images), held, networks, repeats=20)
-    for metric in ("FD-scenes", "kernel distance"):
-        assert inverted.find(metric).interval[0] > blurred.find(metric).interval[1]
-
-
-def test_shuffled_captions_find_and_show_what_chance_allows(held, networks):
-    found = evaluate(drawn(held), held, networks, repeats=0)
-    assert found.find("scene accuracy: all", SHUFFLED).value < 0.08
-    assert found.find("R@1", SHUFFLED).value < 0.06
-    assert found.find("R@5", SHUFFLED).value < 0.2
-    assert "FD-scenes" not in [m.metric for m in found.measures if m.source == SHUFFLED]
 
 
 def test_numbers_are_those_of_the_metrics_on_the_same_pictures(held, networks, blurred):
@@ -140,12 +132,6 @@ def test_numbers_are_those_of_the_metrics_on_the_same_pictures(held, networks, b
     assert blurred.find("recall").value == pytest.approx(expected.recall.value)
 
 
-def test_all_but_the_seconds_repeats_also_with_a_warm_cache(held, networks, blurred):
-    again = evaluate(drawn(held, blur), held, networks, repeats=20)
-    for first, second in zip(blurred.measures, again.measures, strict=True):
-        assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
-
-
 def test_every_number_becomes_a_row_of_the_ledger(blurred, tmp_path):
     rows = blurred.rows("study", "python -m t2i_course evaluate")
     assert len({row.id for row in rows}) == len(rows) == len(blurred.measures)
@@ -158,6 +144,7 @@ def test_every_number_becomes_a_row_of_the_ledger(blurred, tmp_path):
     assert by_id["study-drawn-scene-accuracy-unseen-pairs-val-n160"].split == "val_unseen"
     assert by_id["study-shuffled-captions-r-1-val-n160"].samples == 160
     assert all(row.interval is not None for row in rows)
+    assert blurred.notes == ()
 
 
 def test_without_references_only_the_pictures_are_measured(held, networks, blurred):
@@ -182,14 +169,25 @@ def test_what_few_pictures_cannot_tell_is_left_out_with_the_reason(held, network
     assert any(r.startswith("retrieval: 6 pictures") for r in found.left_out)
 
 
-def test_photos_have_no_scene_accuracy_and_no_fd_scenes(folder, networks, as_photos, tmp_path):
-    photos = as_photos(folder, tmp_path / "photos")
-    held = open_held_out(photos)
+@pytest.fixture
+def as_held_photos(folder, as_photos, tmp_path) -> HeldOut:
+    return open_held_out(as_photos(folder, tmp_path / "photos"))
+
+
+def test_photos_have_no_scene_accuracy_and_the_result_says_what_distances_are_to(
+    as_held_photos, networks
+):
+    held = as_held_photos
     found = evaluate(drawn(held, blur), held, networks, repeats=0)
     metrics = {measure.metric for measure in found.measures}
     assert metrics == {"Frechet distance", "kernel distance", "precision", "recall", "R@1", "R@5"}
     assert any(r.startswith("scene accuracy: ") for r in found.left_out)
     assert found.find("Frechet distance", REAL).samples == 80  # training pictures
+    assert found.notes == (
+        "Frechet distance to 160 real pictures of val; all at 64 pixels",
+        "Frechet distance, column real: 80 pictures of train, seed 1",
+    )
+    assert "\nnote: Frechet distance to 160 real pictures" in str(found)
     wide = SceneFeatures(170)  # more features than val has pictures, and train has 80
     wide.fingerprint = "0123456789abcdef"
     found = evaluate(drawn(held, blur), held, MetricNetworks(wide.eval()), repeats=0)
@@ -298,18 +296,6 @@ def test_clip_score_stands_beside_that_of_real_pictures_and_of_false_captions(he
     row = {row.id: row for row in found.rows("s", "c")}["s-drawn-clip-score-val-n400"]
     assert row.extractor == f"CLIP tiny-clip ({clip.fingerprint})" and row.samples == 400
     assert "100 max(cos, 0)" in row.metric
-    cut = clip.count_cut(held.captions(pictures.caption_rows))
-    assert (cut > 0) == any(f"{cut} captions are cut at 77 tokens" in n for n in found.notes)
-
-
-def test_on_photos_the_result_says_what_the_distances_are_to(folder, networks, as_photos, tmp_path):
-    held = open_held_out(as_photos(folder, tmp_path / "photos"))
-    found = evaluate(drawn(held, blur), held, replace(networks, matcher=None), repeats=0)
-    assert found.notes == (
-        "Frechet distance to 160 real pictures of val; all at 64 pixels",
-        "Frechet distance, column real: 80 pictures of train, seed 1",
-    )
-    assert "\nnote: Frechet distance to 160 real pictures" in str(found)
 
 
 def test_where_val_is_too_small_the_result_says_that_train_is_the_reference(photos, networks):
@@ -318,22 +304,16 @@ def test_where_val_is_too_small_the_result_says_that_train_is_the_reference(phot
     assert "to 60 real pictures of train, as 40 of val are too few for it;" in found.notes[0]
 
 
-def test_a_fid_of_few_samples_says_that_it_is_not_that_of_papers(folder, as_photos, tmp_path):
-    photos = as_photos(folder, tmp_path / "photos")
-    torch.manual_seed(1)
+def test_a_fid_of_few_samples_says_that_it_is_not_that_of_papers(as_held_photos):
+    held = as_held_photos
     inception = SceneFeatures(8).eval()  # in Inception's place, with what it has to tell
     inception.fingerprint, inception.metric, inception.published = "abcdef0123456789", "FID", True
-    held = open_held_out(photos)
     found = evaluate(drawn(held, blur), held, MetricNetworks(inception=inception), repeats=0)
     note = "FID of N=160 samples; papers use 30,000 of val2014: not comparable"
     assert note in found.notes and f"note: {note}" in str(found)
     inception.published, inception.metric = False, "Frechet distance, Inception-v3 abcdef01"
     found = evaluate(drawn(held, blur), held, MetricNetworks(inception=inception), repeats=0)
     assert not any("papers" in note for note in found.notes)  # it is called no FID
-
-
-def test_scenes_get_no_notes(blurred):
-    assert blurred.notes == ()
 
 
 # Which networks measure
@@ -355,11 +335,8 @@ def two_of_each(tmp_path, tiny_bert, monkeypatch):
         torch.manual_seed(seed)
         save = checkpoints.save_weights
         save(f"{prefix}scene-features", SceneFeatures(8), CARD | {"encoder": NO_ENCODER})
-        save(
-            f"{prefix}caption-matcher",
-            SharedSpace(32, width=16, name="caption-matcher"),
-            CARD | {"encoder": named},
-        )
+        matcher = SharedSpace(32, width=16, name="caption-matcher")
+        save(f"{prefix}caption-matcher", matcher, CARD | {"encoder": named})
     return tmp_path
 
 

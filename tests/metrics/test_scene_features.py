@@ -20,20 +20,13 @@ from t2i_course.metrics.scene_features import (
 )
 from t2i_course.scenes import drawing
 
-SHIPPED = (
-    Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scene-features.safetensors"
-)
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scene-features"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return drawing.make_scenes(
-        tmp_path_factory.mktemp("scene_features") / "scenes",
-        train=60,
-        val=40,
-        test=4,
-        progress=False,
-    )
+    place = tmp_path_factory.mktemp("scene_features") / "scenes"
+    return drawing.make_scenes(place, train=60, val=40, test=4, progress=False)
 
 
 def test_attributes_are_those_of_the_drawn_scene(folder):
@@ -62,11 +55,6 @@ def test_attributes_are_in_the_order_of_packed_pictures(folder):
     ]
 
 
-def test_photos_have_no_attributes(tmp_path):
-    with pytest.raises(FileNotFoundError, match="drawn scenes only"):
-        read_attributes(tmp_path, "train")
-
-
 def test_a_few_steps_teach_the_background(folder, tmp_path):
     file = train_network(
         prepare, str(folder), tmp_path / "few", steps=40, batch_size=32, device="cpu",
@@ -74,9 +62,7 @@ def test_a_few_steps_teach_the_background(folder, tmp_path):
     )  # fmt: skip
     network = load_scene_features(tmp_path / "few", "cpu")
     card = json.loads(file.with_suffix(".json").read_text())
-    assert (
-        card["sha256"].startswith(network.fingerprint) and network.fingerprint[:8] in network.name
-    )
+    assert card["sha256"][:16] == network.fingerprint and network.fingerprint[:8] in network.name
     val = data.pack(folder, "val", 64, progress=False)
     shares = attribute_accuracy(network, val.images, read_attributes(folder, "val"))
     assert set(shares) == {"background", "count", "color", "shape", "size", "places"}
@@ -115,7 +101,6 @@ def test_accuracy_is_one_where_everything_is_right_and_zero_for_the_opposite(fol
     assert shares["background"] == shares["places"] == 0 and shares["color"] == 1
 
 
-@pytest.mark.skipif(not SHIPPED.exists(), reason="the trained network is not there")
 def test_shipped_network_reads_new_scenes():
     network = load_scene_features(SHIPPED, "cpu")
     rng = random.Random(123)
