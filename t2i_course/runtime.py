@@ -105,14 +105,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_array(
     path: str | os.PathLike[str], dtype: str | type, shape: tuple[int, ...]
 ) -> Iterator[np.memmap]:
-    """Fill an array on disk, which appears as a file does by `atomic_file`.
-
-    Yields:
-        The array, mapped into memory.
+    """Fill an array on disk, mapped into memory, which appears as a file does by `atomic_file`.
 
     Raises:
-        OSError: the disk has no room for it. This is said before any work: a write to a mapped
-            file that finds no room would kill the process.
+        OSError: the disk has no room for it: a write to a mapped file would kill the process.
     """
     with atomic_file(path) as partial:
         needed = np.dtype(dtype).itemsize * math.prod(shape)
@@ -234,10 +230,7 @@ def bf16_pays(device: torch.device | str) -> bool:
 
 
 def most_memory() -> int | None:
-    """Return the most bytes this process held: of a CUDA device if it used one, else of memory.
-
-    None on Windows, where Python's library does not tell.
-    """
+    """Return the most bytes this process held, on CUDA or in memory; None on Windows."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     try:
@@ -287,23 +280,14 @@ def seed_everything(seed: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is told from outside.
+    """What a run is told from outside."""
 
-    Attributes:
-        profile: "fast" (minutes on two CPU cores) or "full".
-        data: "scenes", or the absolute path of a folder in COCO's layout.
-        device: where tensors live.
-        seed: for `seed_everything`.
-        autocast_dtype: `torch.bfloat16` where it is faster, else None (float32).
-        memory_format: how convolutions want their images laid out on this device.
-    """
-
-    profile: str
-    data: str
+    profile: str  # "fast" (minutes on two CPU cores) or "full"
+    data: str  # "scenes", or the absolute path of a folder in COCO's layout
     device: torch.device
     seed: int
-    autocast_dtype: torch.dtype | None
-    memory_format: torch.memory_format
+    autocast_dtype: torch.dtype | None  # `torch.bfloat16` where it is faster, else None (float32)
+    memory_format: torch.memory_format  # how convolutions want their images on this device
 
     def pick(self, *, fast: Choice, full: Choice) -> Choice:
         """Return the value for the profile: `settings.pick(fast=200, full=20_000)`."""

@@ -11,17 +11,17 @@ references.bib      the works that the course builds on
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import platform
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
+import pandas as pd
 import torch
 from packaging.requirements import Requirement
 
@@ -279,10 +279,8 @@ def _write_parts(
                              ("csv", table.csv())):  # fmt: skip
             path = folder / "tables" / f"{table.name}.{suffix}"
             path.write_text(text, encoding="utf-8", newline="\n")
-    with (folder / "tables" / "ledger.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    ledger = pd.DataFrame(map(asdict, rows))
+    ledger.to_csv(folder / "tables" / "ledger.csv", index=False, lineterminator="\n")
     sections = {name: [f"tables/{table.name}" for table in found] for name, found in tables.items()}
     sections["samples"] = list(pictures.drawn)
     if costs:

@@ -32,6 +32,8 @@ def test_bars_stand_in_groups_from_the_top_with_their_values():
     assert [text.get_text() for text in axes.texts] == ["50%", "100%", "25%", "0%"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    labels = [axes.xaxis.label, *axes.texts, *axes.get_yticklabels()]
+    assert {label.get_fontsize() for label in labels} == {9}
     overlap = [bar.get_y() for bar in axes.patches[:1]][0] + axes.patches[0].get_height()
     assert overlap <= axes.patches[2].get_y()
 
@@ -44,13 +46,6 @@ def test_matrices_write_their_values_in_ink_that_is_seen():
     assert [label.get_text() for label in first.get_yticklabels()] == ["p", "q"]
     assert not second.get_yticks().size
     assert not charts.matrices({"plain": np.eye(2)}).axes[0].texts
-
-
-def test_labels_have_nine_points():
-    figure = charts.bars({"x": {"one": 0.5}}, "share", ".0%")
-    (axes,) = figure.axes
-    sizes = [axes.xaxis.label, *axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels()]
-    assert {text.get_fontsize() for text in sizes} == {9}
 
 
 def test_every_group_of_points_is_drawn_in_its_panel_with_its_name():

@@ -65,16 +65,13 @@ def test_a_name_stands_for_a_file_in_the_checkpoints_folder(generator, tmp_path,
         checkpoints.load_generator("large")
 
 
-def test_weights_cut_short_or_changed_are_refused(saved):
+def test_weights_cut_short_or_changed_or_without_a_card_are_refused(saved):
     whole = saved.read_bytes()
     changed = whole[:-1] + bytes([whole[-1] ^ 1])
     for damaged in (whole[:1000], b"", changed):
         saved.write_bytes(damaged)
         with pytest.raises(ValueError, match="cut short or changed"):
             checkpoints.load_generator(saved)
-
-
-def test_weights_without_a_card_are_refused(saved):
     saved.with_suffix(".json").unlink()
     with pytest.raises(FileNotFoundError, match=r"model card .*model-0.5.json is missing"):
         checkpoints.load_generator(saved)

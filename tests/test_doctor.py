@@ -41,9 +41,11 @@ def test_missing_and_outdated_packages_are_found(monkeypatch, tmp_path):
     assert fine.ok
 
 
-def test_bad_variable_is_a_line_not_a_traceback(monkeypatch):
+def test_bad_variables_are_lines_not_a_traceback(monkeypatch, tmp_path):
     monkeypatch.setenv("T2I_PROFILE", "quick")
+    monkeypatch.setenv("T2I_HOME", str(tmp_path / "gone"))
     assert not check("settings").ok and "quick" in check("settings").detail
+    assert not check("data folder").ok
 
 
 def test_what_comes_with_the_course_is_what_is_asked_for():
@@ -76,11 +78,6 @@ def test_an_empty_data_folder_lacks_all_that_the_notebooks_read(monkeypatch, tmp
     (tmp_path / "checkpoints" / ".DS_Store").touch()
     (tmp_path / "checkpoints" / "own.json").touch()
     assert check("trained weights").ok
-
-
-def test_missing_data_folder_is_a_line_not_a_traceback(monkeypatch, tmp_path):
-    monkeypatch.setenv("T2I_HOME", str(tmp_path / "gone"))
-    assert not check("data folder").ok
 
 
 def test_environment_is_checked_even_without_torch(tmp_path):

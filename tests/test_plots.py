@@ -68,22 +68,6 @@ def test_no_picture_of_a_grid_is_stretched_by_rounding(columns):
     assert all(holds(drawn, image.permute(1, 2, 0).numpy()) for image in images)
 
 
-def test_size_of_a_figure_does_not_depend_on_the_readers_settings():
-    size = plots.image_grid(random_images(4)).get_size_inches() * plots.DOTS
-    with plt.rc_context({"figure.figsize": (3, 3), "figure.dpi": 50}):
-        figure = plots.image_grid(random_images(4))
-    assert np.allclose(figure.get_size_inches() * figure.dpi, size)
-
-
-def test_captions_are_wrapped_above_their_columns():
-    captions = ["a large red circle to the left of a small blue star", "a cross"]
-    images = torch.zeros(4, 3, 64, 64)
-    figure = plots.image_grid(images, captions, columns=2, row_titles=["z0", "z1"])
-    written = texts(figure)
-    assert sorted(text.replace("\n", " ") for text in written) == sorted([*captions, "z0", "z1"])
-    assert "\n" in written[0] and len(figure.axes) == 4
-
-
 def test_a_word_is_broken_only_where_it_would_lie_on_the_next_title():
     figure = plots.image_grid(torch.zeros(1, 3, 60, 60), ["a background"])  # 8 letters
     assert texts(figure) == ["a\nbackground"]

@@ -10,7 +10,6 @@ from t2i_course.thesis_tables import (
     ablation_tables,
     escape,
     measure_of,
-    number,
     result_tables,
     source_of,
 )
@@ -92,11 +91,6 @@ def test_the_courses_ledger_gives_tables_with_every_evaluated_model():
     assert len(set(names)) == len(names) and "ablation-ladder" in names
     table = next(t for t in result_tables(LEDGER) if t.name.startswith("results-scenes"))
     assert {"real", "baseline", "gan"} <= set(table.cells)
-
-
-def test_numbers_have_the_digits_that_a_reader_needs():
-    assert [number(v, False) for v in (1234.5, 56.49, 0.0123)] == ["1,234", "56.5", "0.0123"]
-    assert number(0.90349, True) == "90.3"
 
 
 def test_what_latex_takes_for_commands_is_escaped():

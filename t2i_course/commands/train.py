@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +199,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         )
     if options.scenes < 1:
         raise ValueError(f"--scenes {options.scenes}: draw 1 or more")
-    if config.validate_every:
-        config = fill(TrainingConfig, vars(config), {"draw_every": config.validate_every})
+    config = replace(config, draw_every=config.validate_every)
     report.check_name(options.ledger)
     output = checkpoints.check_output(options.output or f"my-{options.model}")
     return Plan(
