@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
+import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,17 +45,14 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
 BATCH = 64  # pictures drawn at once
 COLUMNS = 8
 TITLE_SIZE = 12  # pixels
+LETTER = 7  # pixels of a letter's width, on average less
 LEAST_TITLE_WIDTH = 280  # pixels
 OWN_FILES = re.compile(r"captions\.json|\d{6,}\.png")  # what `write_samples` leaves in a folder
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # and all that begins with a dot
 
 
 def read_prompts(prompts: Sequence[str], file: str | Path | None = None) -> list[str]:
-    """Put prompts and the lines of a file into one list.
-
-    Args:
-        prompts: as they were typed.
-        file: UTF-8, one prompt a line; blank lines are left out.
+    """Put prompts and the lines of a file (UTF-8, one prompt a line) into one list.
 
     Raises:
         FileNotFoundError: no such file.
@@ -89,19 +87,16 @@ def load_model(
     truncation: float = 1.0,
     training_encoder: bool = False,
 ) -> tuple[nn.Module, TextEncoder, dict[str, Any]]:
-    """Load a trained generator together with the text encoder that reads its prompts.
+    """Load a trained generator, the text encoder that reads its prompts, and its model card.
 
-    That is the encoder that it was trained with, unless its card names another that was taught to
-    give the features of that one.
+    The encoder is the one that it was trained with, unless its card names another that was taught
+    to give the features of that one.
 
     Args:
         name_or_path: as `checkpoint_path` takes it.
         device: where the networks go; the CPU if None.
         truncation: of the style decoder, 0 to 1; other generators know none but 1.
         training_encoder: give the encoder of the training, whatever the card names for prompts.
-
-    Returns:
-        Generator, encoder, model card.
 
     Raises:
         FileNotFoundError: the checkpoint or the encoder is missing.
@@ -124,11 +119,7 @@ def load_model(
 
 
 def in_known_words(prompts: Sequence[str], card: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Say prompts as the captions of a generator's training do, where they say it otherwise.
-
-    Args:
-        prompts: what is to be drawn.
-        card: of the generator; only those of the embedded scenes have a grammar to say it in.
+    """Say prompts about scenes as the captions of a generator's training do.
 
     Returns:
         The prompts as they are to be drawn, and a note on each that is not as it was.
@@ -153,9 +144,8 @@ def check_prompts(
     Args:
         encoder: of the generator.
         prompts: what is to be drawn.
-        card: of the generator; its "words" are those of the captions that it was trained with, and
-            of those that were taught to the encoder of its prompts. An encoder knows more words
-            than the generator that learns from it ever gets to draw.
+        card: of the generator; its "words" are those of the captions that it was trained with. An
+            encoder knows more words than the generator that learns from it ever gets to draw.
 
     Returns:
         A note for each prompt with such words.
@@ -228,15 +218,12 @@ def sample(
         generator: in eval mode.
         encoder: the one that the generator was trained with.
         prompts: P texts.
-        count: C.
+        count: C, 1 or more.
         seed: 0 to 2**32 - 1.
         progress: show a bar; None where there is a terminal.
 
     Yields:
         uint8 [B, 3, S, S], P * C pictures in all.
-
-    Raises:
-        ValueError: count or seed is out of range.
     """
     if count < 1:
         raise ValueError(f"cannot draw {count} samples: choose a count of 1 or more")
@@ -270,62 +257,34 @@ def draw(generator: nn.Module, text: TextFeatures | Tensor, noise: Tensor) -> Te
 
 
 def grid_picture(images: Tensor, columns: int = 8, padding: int = 2) -> Image.Image:
-    """Lay pictures out in rows, pixel for pixel, on white.
-
-    Args:
-        images: [N, 3, H, W], floats in [-1, 1] or uint8.
-        columns: pictures in a row; fewer if there are fewer pictures.
-        padding: white pixels between two pictures and around them.
-    """
-    pixels = to_pixels(images)
+    """Lay pictures [N, 3, H, W], floats in [-1, 1] or uint8, out in rows on white."""
+    pixels = to_pixels(images)  # [N, H, W, 3]
     count, height, width, _ = pixels.shape
     columns = min(columns, count)
-    rows = -(-count // columns)
-    shape = (padding + rows * (height + padding), padding + columns * (width + padding), 3)
-    canvas = np.full(shape, 255, dtype=np.uint8)
-    for index, picture in enumerate(pixels):
-        top = padding + index // columns * (height + padding)
-        left = padding + index % columns * (width + padding)
-        canvas[top : top + height, left : left + width] = picture
-    return Image.fromarray(canvas)
+    rows, height, width = -(-count // columns), height + padding, width + padding
+    cells = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
+    cells[:count, padding:, padding:] = pixels
+    grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    grid = grid.reshape(rows * height, columns * width, 3)
+    return Image.fromarray(np.pad(grid, [(0, padding), (0, padding), (0, 0)], constant_values=255))
 
 
 def prompt_grid(images: Tensor, prompts: Sequence[str]) -> Image.Image:
-    """Lay samples out in rows; with several prompts, each above its own rows.
-
-    Args:
-        images: uint8 [P * C, 3, S, S], prompt after prompt.
-        prompts: P texts.
-    """
+    """Lay samples [P * C, 3, S, S] of P prompts out in rows; if several, each above its own."""
     strips = [grid_picture(part, COLUMNS) for part in images.chunk(len(prompts))]
     if len(prompts) == 1:
         return strips[0]
-    font = ImageFont.load_default(TITLE_SIZE)
+    font, line = ImageFont.load_default(TITLE_SIZE), TITLE_SIZE + 4
     width = max(LEAST_TITLE_WIDTH, strips[0].width)
-    titles = [_wrap(prompt, font, width - 8) for prompt in prompts]
-    line = TITLE_SIZE + 4
-    height = sum(len(title) * line + 6 + strips[0].height for title in titles)
-    canvas = Image.new("RGB", (width, height), "white")
+    titles = ["\n".join(textwrap.wrap(prompt, width // LETTER)) for prompt in prompts]
+    tops = [(title.count("\n") + 1) * line + 6 for title in titles]
+    canvas = Image.new("RGB", (width, sum(tops) + len(prompts) * strips[0].height), "white")
     pen, top = ImageDraw.Draw(canvas), 0
-    for title, strip in zip(titles, strips, strict=True):
-        for text in title:
-            pen.text((4, top + 3), text, fill="black", font=font)
-            top += line
-        canvas.paste(strip, (0, top + 6))
-        top += 6 + strip.height
+    for title, above, strip in zip(titles, tops, strips, strict=True):
+        pen.text((4, top + 3), title, fill="black", font=font, spacing=4)
+        canvas.paste(strip, (0, top + above))
+        top += above + strip.height
     return canvas
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text into lines of at most so many pixels; a longer word stays whole."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 # Files
@@ -337,22 +296,16 @@ def check_picture_path(path: Path) -> None:
         raise ValueError(f"{path}: pictures are written as PNG, name a file that ends in .png")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file, or use --output-dir")
-    _check_folder(_led_to(path).parent)
+    _check_folder(Path(os.path.realpath(path)).parent)
 
 
 def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
     """Raise OSError unless samples can be put there.
 
-    What systems leave in folders, such as .DS_Store, does not count.
-
-    Raises:
-        FileNotFoundError: the folder above is missing.
-        NotADirectoryError: it is a file.
-        PermissionError: it cannot be written to.
-        FileExistsError: it is not empty, and either `overwrite` is not asked for or the folder
-            holds something that `generate` did not write.
+    The folder has to be empty, or to hold nothing that `generate` did not write, and `overwrite` be
+    asked for. What systems leave in folders, such as .DS_Store, does not count.
     """
-    folder = _led_to(folder)
+    folder = Path(os.path.realpath(folder))  # of a link, what it leads to
     if not folder.exists():
         _check_folder(folder.parent)
         return
@@ -368,14 +321,6 @@ def check_sample_folder(folder: Path, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"{folder} holds {foreign[0]!r}, which generate did not write: name another folder"
         )
-
-
-def _led_to(path: Path) -> Path:
-    """A path without links."""
-    whole = Path(os.path.realpath(path))
-    if whole.is_symlink():
-        raise OSError(f"{path} is a link that leads back to itself: name another place")
-    return whole
 
 
 def _check_folder(folder: Path) -> None:
@@ -394,7 +339,7 @@ def write_samples(
     model: str,
     drawn_as: Sequence[str] | None = None,
 ) -> None:
-    """Write one PNG a sample and captions.json, in COCO's captions form, all of it or nothing.
+    """Write one PNG a sample and captions.json, in COCO's captions form, once all are drawn.
 
     Args:
         folder: checked by `check_sample_folder`; what was drawn into it is replaced at the end.
@@ -406,50 +351,30 @@ def write_samples(
         drawn_as: the texts that the generator read, if they are not the prompts; written beside
             each picture.
     """
-    folder = folder.resolve()  # of a link, what it leads to
-    there = folder.is_dir()
-    unfinished = (folder if there else folder.parent) / f".{folder.name}.unfinished-{os.getpid()}"
-    unfinished.mkdir()
-    try:
-        _draw_into(unfinished, batches, prompts, count, seed, model, drawn_as or prompts)
-        if there:  # it may be a disk of its own, or the folder that one is in
-            for old in filter(lambda file: OWN_FILES.fullmatch(file.name), list(folder.iterdir())):
-                old.unlink()
-            for file in sorted(unfinished.iterdir()):
-                os.replace(file, folder / file.name)
-        else:
-            os.rename(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _draw_into(
-    folder: Path,
-    batches: Iterator[Tensor],
-    prompts: Sequence[str],
-    count: int,
-    seed: int,
-    model: str,
-    drawn_as: Sequence[str],
-) -> None:
-    """Write what `write_samples` does into a new folder."""
-    images, annotations = [], []
-    for batch in batches:
-        for pixels in batch.permute(0, 2, 3, 1).numpy():  # [S, S, 3]
-            number = len(images)
-            prompt, name = prompts[number // count], f"{number + 1:06d}.png"
-            Image.fromarray(pixels).save(folder / name)
+    folder, images, annotations = Path(os.path.realpath(folder)), [], []
+    beside = folder if folder.is_dir() else folder.parent  # the folder may be a disk of its own
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=beside) as unfinished:
+        for pixels in (picture for batch in batches for picture in batch.permute(0, 2, 3, 1)):
+            row, sample_number = divmod(len(images), count)
+            number, name = len(images) + 1, f"{len(images) + 1:06d}.png"
+            Image.fromarray(pixels.numpy()).save(Path(unfinished, name))
             images.append({
-                "id": number + 1, "file_name": name,
+                "id": number, "file_name": name,
                 "width": pixels.shape[1], "height": pixels.shape[0],
-                "prompt": prompt, "drawn_as": drawn_as[number // count],
-                "seed": seed, "sample": number % count,
+                "prompt": prompts[row], "drawn_as": (drawn_as or prompts)[row],
+                "seed": seed, "sample": sample_number,
             })  # fmt: skip
-            annotations.append({"id": number + 1, "image_id": number + 1, "caption": prompt})
-    info = {"description": f"drawn by {model}", "seed": seed}
-    document = {"info": info, "images": images, "annotations": annotations}
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    (folder / "captions.json").write_text(text, encoding="utf-8", newline="\n")
+            annotations.append({"id": number, "image_id": number, "caption": prompts[row]})
+        info = {"description": f"drawn by {model}", "seed": seed}
+        document = {"info": info, "images": images, "annotations": annotations}
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        Path(unfinished, "captions.json").write_text(text, encoding="utf-8", newline="\n")
+        folder.mkdir(exist_ok=True)
+        for old in list(folder.iterdir()):
+            if OWN_FILES.fullmatch(old.name):
+                old.unlink()
+        for file in sorted(Path(unfinished).iterdir()):  # captions.json comes last
+            os.replace(file, folder / file.name)
 
 
 def write_grid(file: Path, images: Tensor, prompts: Sequence[str]) -> None:

@@ -51,25 +51,14 @@ def test_what_no_scene_shows_is_said(encoder):
 
 
 def test_prompts_about_scenes_are_said_as_captions_say_them_and_never_silently():
-    typed = [
-        "a red circle",
-        "a red circle next to a red star",
-        "four red stars",
-        "two dogs by a cat",
-    ]
+    typed = ["a red circle", "a red circle next to a red star", "four red stars", "a dog by a cat"]
     texts, notes = in_known_words(typed, {"data": "scenes"})
-    expected = [
-        "a red circle",
-        "a red circle to the left of a red star",
-        "three red stars",
-        typed[3],
+    beside = "a red circle to the left of a red star"
+    assert texts == ["a red circle", beside, "three red stars", typed[3]]
+    assert notes == [
+        f"{typed[1]!r} is drawn as {beside!r}",
+        "'four red stars' is drawn as 'three red stars'; a scene has three objects at most",
     ]
-    assert texts == expected
-    beside, four = notes
-    assert beside == f"{typed[1]!r} is drawn as {expected[1]!r}"
-    assert (
-        four == "'four red stars' is drawn as 'three red stars'; a scene has three objects at most"
-    )
     assert in_known_words(typed, {"data": "photos"}) == in_known_words(typed, {}) == (typed, [])
 
 
