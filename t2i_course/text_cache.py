@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,19 @@ from t2i_course.text_encoder import TextEncoder, TextFeatures, check_texts, toke
 BATCH = 256  # captions encoded at once
 
 
+@dataclass(frozen=True)
 class EmbeddedCaptions:
-    """Features of N captions on disk, sentence and words, as `embed_words` leaves them.
+    """Features of N captions on disk, sentence and words, as `embed_words` leaves them."""
 
-    Attributes:
-        sentence: [M, D] of the M different captions, memory-mapped.
-        words: [all their tokens, D], half precision, memory-mapped.
-        starts: [M + 1]; different caption m has words[starts[m] : starts[m + 1]].
-        which: [N], which of the different ones each caption is.
-    """
+    sentence: np.ndarray  # [M, D] of the M different captions, memory-mapped
+    words: np.ndarray  # [all their tokens, D], half precision, memory-mapped
+    starts: np.ndarray  # [M + 1]; different caption m has words[starts[m] : starts[m + 1]]
+    which: np.ndarray  # [N], which of the different ones each caption is
 
-    def __init__(self, sentence: np.ndarray, words: np.ndarray, starts: np.ndarray,
-                 which: np.ndarray) -> None:  # fmt: skip
-        """Put the arrays together."""
-        self.sentence, self.words, self.starts, self.which = sentence, words, starts, which
-        self.shape = (len(which), sentence.shape[1])
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return len(self.which), self.sentence.shape[1]
 
     def __len__(self) -> int:
         """N, the number of captions."""
@@ -83,10 +82,8 @@ def embed_captions(
     """
     if dtype not in ("float32", "float16"):
         raise ValueError(f"unknown dtype {dtype!r}: choose float32 or float16")
-    _check_frozen(encoder)
-    different, which, name = _different(captions)
-    kind = "" if dtype == "float32" else f"-{dtype}"
-    path = _cache_file(cache, f"{encoder.fingerprint}-{name}{kind}.npy")
+    different, which, name = _different(encoder, captions, cache)
+    path = Path(f"{name}.npy" if dtype == "float32" else f"{name}-{dtype}.npy")
     with runtime.locked(path):
         if not path.is_file():
             order = np.argsort(which, kind="stable")  # [N], equal captions side by side
@@ -100,48 +97,21 @@ def embed_captions(
     return np.load(path, mmap_mode="r")
 
 
-def _check_frozen(encoder: TextEncoder) -> None:
-    """Raise ValueError for an encoder that may change."""
-    if not encoder.frozen:
-        raise ValueError(
-            "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
-        )
-
-
-def _cache_file(cache: Path | str | None, name: str) -> Path:
-    """Where features lie."""
-    folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
-    return folder / name
-
-
 def embed_words(
     encoder: TextEncoder,
     captions: Sequence[str],
     cache: Path | str | None = None,
     progress: bool = True,
 ) -> EmbeddedCaptions:
-    """Encode each different caption once, and keep sentence and words for the next run.
+    """The same with the words, in half precision: 2 D bytes a token.
 
-    Words are kept in half precision: 2 D bytes a token. COCO's 590,000 captions have 8 million
-    tokens; with a D of 768 that is 12 GB, with the small BERT's 256 it is 4 GB.
-
-    Args:
-        encoder: a frozen encoder.
-        captions: N captions, repeated ones welcome.
-        cache: as `embed_captions` takes it.
-        progress: show a bar.
-
-    Raises:
-        ValueError, OSError: as `embed_captions`.
+    COCO's 590,000 captions have 8 million tokens; with a D of 768 that is 12 GB, with the small
+    BERT's 256 it is 4 GB.
     """
-    _check_frozen(encoder)
-    different, which, name = _different(captions)
+    different, which, name = _different(encoder, captions, cache)
     counts = np.minimum(token_counts(encoder, different), encoder.max_tokens)  # [M]
     starts = np.cumsum([0, *counts])  # [M + 1]
-    words_file, sentences_file = (
-        _cache_file(cache, f"{encoder.fingerprint}-{name}-{kind}.npy")
-        for kind in ("words", "sentences")
-    )
+    words_file, sentences_file = Path(f"{name}-words.npy"), Path(f"{name}-sentences.npy")
     with runtime.locked(words_file):
         if not (words_file.is_file() and sentences_file.is_file()):
             shapes = (int(starts[-1]), encoder.width), (len(different), encoder.width)
@@ -171,32 +141,26 @@ def embed_for(
     return embed_captions(encoder, captions, progress=progress, dtype=dtype)
 
 
-def _different(captions: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
-    """Find repeated captions.
-
-    Returns:
-        The M different ones, in the order in which they are met; which of them each caption is,
-        [N]; a name of all.
-
-    Raises:
-        ValueError: a caption is empty.
-        TypeError: what stands in the place of a caption is no text.
-    """
+def _different(
+    encoder: TextEncoder, captions: Sequence[str], cache: Path | str | None
+) -> tuple[list[str], np.ndarray, Path]:
+    """The M different captions, which of them each is [N], and how the files are called."""
+    if not encoder.frozen:
+        raise ValueError(
+            "only a frozen encoder's features can be kept: use TextEncoder(frozen=True)"
+        )
     check_texts(captions)
     numbers: dict[str, int] = {}
     which = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions])
-    name = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
-    return list(numbers), which, name
+    folder = Path(cache) if cache is not None else runtime.data_folder() / "cache" / "embeddings"
+    key = hashlib.sha256("\0".join(captions).encode()).hexdigest()[:16]
+    return list(numbers), which, folder / f"{encoder.fingerprint}-{key}"
 
 
 def _encode_by_length(
     encoder: TextEncoder, captions: Sequence[str], progress: bool
 ) -> Iterator[tuple[np.ndarray, TextFeatures]]:
-    """Encode captions; those of like length share a batch, to save padding.
-
-    Yields:
-        Rows [B] of the captions, and their features on the CPU.
-    """
+    """Rows [B] of captions of like length, to save padding, and their features on the CPU."""
     order = np.argsort([len(caption) for caption in captions], kind="stable")
     with tqdm(total=len(order), desc="encoding captions", disable=not progress) as bar:
         for start in range(0, len(order), BATCH):

@@ -27,7 +27,6 @@ from t2i_course import runtime
 
 DEFAULT_ENCODER = "caption-bert"
 POOLINGS = ("mean", "cls")
-COPIED = 8192  # captions held in memory at once
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,15 @@ class TextFeatures:
 def choose(take: Tensor, chosen: TextFeatures, other: TextFeatures) -> TextFeatures:
     """The chosen captions where `take` [B] is True, elsewhere the other ones."""
     longest = max(chosen.words.shape[1], other.words.shape[1])
-    padded = [
-        (
-            text.sentence,
-            functional.pad(text.words, (0, 0, 0, longest - text.words.shape[1])),
-            functional.pad(text.mask, (0, longest - text.mask.shape[1])),
-        )
-        for text in (chosen, other)
-    ]
-    return TextFeatures(*(
-        torch.where(take.view(-1, *[1] * (mine.ndim - 1)), mine, its)
-        for mine, its in zip(*padded, strict=True)
-    ))  # fmt: skip
+
+    def pad(part: Tensor) -> Tensor:  # [B, T, ...]
+        return functional.pad(part, [0, 0] * (part.ndim - 2) + [0, longest - part.shape[1]])
+
+    return TextFeatures(
+        torch.where(take[:, None], chosen.sentence, other.sentence),
+        torch.where(take[:, None, None], pad(chosen.words), pad(other.words)),
+        torch.where(take[:, None], pad(chosen.mask), pad(other.mask)),
+    )
 
 
 def reshape(text: TextFeatures, *shape: int) -> TextFeatures:
@@ -270,12 +266,9 @@ def token_counts(encoder: TextEncoder, captions: list[str]) -> list[int]:
 
 def unknown_words(encoder: TextEncoder, caption: str) -> list[str]:
     """Words of a caption that the encoder's vocabulary cannot spell, in order."""
-    words = []
-    for word in caption.split():
-        pieces = encoder.tokenizer.tokenize(word)
-        if not pieces or encoder.tokenizer.unk_token in pieces:
-            words.append(word)
-    return words
+    pieces = {word: encoder.tokenizer.tokenize(word) for word in caption.split()}
+    unknown = encoder.tokenizer.unk_token
+    return [word for word in caption.split() if not pieces[word] or unknown in pieces[word]]
 
 
 def check_texts(captions: Sequence[str]) -> None:
@@ -311,12 +304,7 @@ def card_entry(encoder: TextEncoder) -> dict[str, str]:
 def load_trained_encoder(
     named: Mapping[str, str], network: str, device: torch.device | str | None = None
 ) -> TextEncoder:
-    """Load the text encoder that a network reads by.
-
-    Args:
-        named: what `card_entry` gave for the network's model card.
-        network: what the error calls it.
-        device: of the encoder.
+    """Load the text encoder that a network reads by, `named` by the `card_entry` in its card.
 
     Raises:
         OSError: there is no such encoder.
@@ -334,14 +322,9 @@ def load_trained_encoder(
 
 def warn_if_cut(encoder: TextEncoder, captions: Sequence[str]) -> int:
     """Count different captions that are longer than the encoder takes; warn if there are any."""
-    cut = set()
-    for start in range(0, len(captions), COPIED):
-        texts = list(captions[start : start + COPIED])
-        counts = zip(texts, token_counts(encoder, texts), strict=True)
-        cut.update(text for text, count in counts if count > encoder.max_tokens)
+    limit = encoder.max_tokens
+    cut = sum(count > limit for count in token_counts(encoder, list(set(captions))))
     if cut:
-        warnings.warn(
-            f"{len(cut)} captions are longer than {encoder.max_tokens} tokens and are cut there",
-            stacklevel=2,
-        )
-    return len(cut)
+        warnings.warn(f"{cut} captions are longer than {limit} tokens and are cut there",
+                      stacklevel=2)  # fmt: skip
+    return cut
