@@ -28,12 +28,7 @@ def sound_panels(
         marks: seconds, such as those of impacts: lines above, white triangles below.
         seconds: how long the sounds last.
         frequencies: of the M bands, Hz, rising.
-
-    Raises:
-        ValueError: there is no sound.
     """
-    if not sounds:
-        raise ValueError("no sound to draw")
     figure, axes = plt.subplots(
         2, len(sounds), figsize=(4 * len(sounds), 2.8), dpi=DOTS, layout="constrained",
         height_ratios=(1, 3), squeeze=False, sharex=True,

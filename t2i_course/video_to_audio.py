@@ -232,12 +232,7 @@ class SoundEncoder(nn.Module):
 
 
 class VideoToAudio(nn.Module):
-    """Frames to spectrogram, and both into one space.
-
-    Attributes:
-        name: "video-to-audio", for cards.
-        config: arguments of the constructor.
-    """
+    """Frames to spectrogram, and both into one space; `name` and `config` are for its card."""
 
     def __init__(self, width: int = 96, latent: int = 64, decoder_width: int = 128) -> None:
         """Build it, with random weights."""
@@ -289,11 +284,7 @@ def unit(tracks: Tensor) -> Tensor:
 
 
 def to_tensors(clips: Sequence[Clip]) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw clips of one frame rate and one length, and make their sounds.
-
-    Returns:
-        Frames [B, T, 3, 64, 64] in [-1, 1], times [B, T] and spectrograms [B, M, N].
-    """
+    """Frames [B, T, 3, 64, 64] in [-1, 1], times [B, T], spectrograms [B, M, N] of like clips."""
     times = np.stack([frame_times(clip) for clip in clips])  # [B, T]
     drawn = np.stack([render(clip, at, SIDE) for clip, at in zip(clips, times, strict=True)])
     sounds = torch.from_numpy(np.stack([synthesise(clip) for clip in clips]))  # [B, samples]
@@ -314,10 +305,10 @@ def fit(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[tuple[float, float]]:
-    """Train a network on clips that are drawn as it goes; no clip comes twice.
+    """Train a network, on the device, on clips that are drawn as it goes; no clip comes twice.
 
     Args:
-        network: on the device.
+        network: what learns.
         draw: makes a batch of clips of one frame rate and length.
         steps: updates.
         learning_rate: the highest.
@@ -327,9 +318,6 @@ def fit(
 
     Returns:
         Squared error and InfoNCE of each step.
-
-    Raises:
-        FloatingPointError: see `metrics.networks.descend`.
     """
     device, rng = torch.device(device), np.random.default_rng(seed)
     found: list[tuple[float, float]] = []
@@ -351,23 +339,12 @@ def draw_batch(rng: np.random.Generator, size: int = 8) -> list[Clip]:
 
 
 def train(
-    steps: int, seed: int, device: torch.device, batch_size: int = 8, progress: bool = True
+    steps: int, seed: int, device: torch.device, progress: bool = True
 ) -> tuple[VideoToAudio, dict[str, float]]:
-    """Train the network from nothing.
-
-    Args:
-        steps: updates.
-        seed: of weights and clips.
-        device: where it is trained.
-        batch_size: clips a step.
-        progress: show a bar.
-
-    Returns:
-        The network, and its losses at the end, for its card.
-    """
+    """Train the network from nothing; return it and its losses at the end, for its card."""
     runtime.seed_everything(seed)
-    network, draw = VideoToAudio().to(device), functools.partial(draw_batch, size=batch_size)
-    losses = np.array(fit(network, draw, steps, seed=seed, device=device, progress=progress))
+    network = VideoToAudio().to(device)
+    losses = np.array(fit(network, draw_batch, steps, seed=seed, device=device, progress=progress))
     error, contrast = losses[-100:].mean(axis=0)
     return network, {
         "root of the squared error at the end, dB": round(-FLOOR * error**0.5, 3),
@@ -378,24 +355,13 @@ def train(
 def load_video_to_audio(
     name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
 ) -> tuple[VideoToAudio, dict]:
-    """Load a trained network in eval mode, and its card.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
-    """
+    """Load a trained network in eval mode, and its card, as `checkpoints.load_generator`."""
     return checkpoints.load_generator(name, device, {NAME: VideoToAudio})
 
 
 @torch.inference_mode()
 def imagine(network: VideoToAudio, frames: np.ndarray, times: np.ndarray, seconds: float) -> Tensor:
-    """Predict the spectrogram of a clip, [M, N].
-
-    Args:
-        network: in eval mode.
-        frames: uint8 [T, 64, W, 3].
-        times: seconds [T].
-        seconds: how long the sound is to be.
-    """
+    """Predict a spectrogram [M, N] of so many seconds for frames [T, 64, W, 3] at times [T]."""
     device = network.log_scale.device
     length = 1 + round(seconds * SOUND_RATE) // HOP
     at = torch.from_numpy(np.asarray(times, np.float32))[None].to(device)  # [1, T]

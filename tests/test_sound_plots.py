@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import torch
 
 from t2i_course.sound_plots import sound_panels
@@ -18,8 +17,3 @@ def test_panels_show_a_wave_and_a_spectrogram_of_each_sound():
     assert above.get_ylim() == other.get_ylim()  # loudness can be compared
     assert below.images[0].get_array().shape == (20, 13)
     plt.close(figure)
-
-
-def test_no_sound_is_refused():
-    with pytest.raises(ValueError, match="no sound"):
-        sound_panels({}, [], 1.0, [500.0])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,21 +29,13 @@ MOST_BALLS = 3
 
 @dataclass(frozen=True)
 class Material:
-    """How a ball looks, bounces and sounds.
+    """How a ball looks, bounces and sounds."""
 
-    Attributes:
-        color: red, green and blue, 0 to 255.
-        restitution: speed after an impact over speed before it.
-        ratios: frequencies of its partials, over that of the fundamental.
-        strengths: amplitudes of the partials; the fundamental's is 1.
-        decays: seconds in which a partial falls to 1 / e.
-    """
-
-    color: tuple[int, int, int]
-    restitution: float
-    ratios: tuple[float, ...]
-    strengths: tuple[float, ...]
-    decays: tuple[float, ...]
+    color: tuple[int, int, int]  # red, green and blue, 0 to 255
+    restitution: float  # speed after an impact over speed before it
+    ratios: tuple[float, ...]  # frequencies of its partials, over that of the fundamental
+    strengths: tuple[float, ...]  # amplitudes of the partials; the fundamental's is 1
+    decays: tuple[float, ...]  # seconds in which a partial falls to 1 / e
 
 
 MATERIALS = {
@@ -58,23 +50,14 @@ MATERIALS = {
 
 @dataclass(frozen=True)
 class Ball:
-    """A ball and its throw.
+    """A ball, and its throw at time 0."""
 
-    Attributes:
-        material: a key of `MATERIALS`.
-        radius: metres.
-        x: of its centre at time 0, metres from the left edge.
-        drift: its speed to the right, m/s.
-        height: of its lowest point above the floor at time 0, metres.
-        speed: upwards at time 0, m/s.
-    """
-
-    material: str
+    material: str  # a key of `MATERIALS`
     radius: float
-    x: float
-    drift: float
-    height: float
-    speed: float
+    x: float  # of its centre, from the left edge
+    drift: float  # its speed to the right
+    height: float  # of its lowest point above the floor
+    speed: float  # upwards
 
     @property
     def pitch(self) -> float:
@@ -84,34 +67,19 @@ class Ball:
 
 @dataclass(frozen=True)
 class Clip:
-    """Balls above a floor, filmed from the side.
+    """Balls above a floor, filmed from the side."""
 
-    Attributes:
-        balls: the front one last.
-        seconds: how long it lasts.
-        frame_rate: frames a second.
-        floor: height of the floor's edge above the lower edge of the frame, metres.
-        wall: colour of the background.
-        ground: colour of the floor.
-    """
-
-    balls: tuple[Ball, ...]
+    balls: tuple[Ball, ...]  # the front one last
     seconds: float = 2.0
-    frame_rate: float = 20.0
-    floor: float = 0.2
+    frame_rate: float = 20.0  # frames a second
+    floor: float = 0.2  # height of the floor's edge above the lower edge of the frame
     wall: tuple[int, int, int] = (235, 235, 235)
     ground: tuple[int, int, int] = (120, 120, 120)
 
 
 @dataclass(frozen=True, order=True)
 class Impact:
-    """A ball hits the floor.
-
-    Attributes:
-        time: seconds from the clip's start.
-        speed: with which it hits the floor, m/s.
-        ball: which ball it is.
-    """
+    """A ball hits the floor, so many seconds from the start, with that speed."""
 
     time: float
     speed: float = field(compare=False)
@@ -141,13 +109,12 @@ def impacts(clip: Clip) -> list[Impact]:
 
 def heights(ball: Ball, times: np.ndarray) -> np.ndarray:
     """Height of a ball's lowest point above the floor, metres [T], at times [T]."""
-    start, height, speed = np.zeros(len(times)), ball.height, ball.speed
-    height, speed = np.full(len(times), height), np.full(len(times), speed)
+    start, height, speed = (np.full(len(times), v) for v in (0.0, ball.height, ball.speed))
     for impact in bounces(ball, float(times.max(initial=0.0)) + 1e-9):
         after = times >= impact.time
         leaving = MATERIALS[ball.material].restitution * impact.speed
-        rests = leaving < QUIETEST
-        start[after], height[after], speed[after] = impact.time, 0.0, 0.0 if rests else leaving
+        start[after], height[after] = impact.time, 0.0
+        speed[after] = leaving if leaving >= QUIETEST else 0.0  # else it lies still
     flown = times - start
     return np.maximum(height + speed * flown - GRAVITY / 2 * flown**2, 0.0)
 
@@ -158,16 +125,7 @@ def frame_times(clip: Clip) -> np.ndarray:
 
 
 def render(clip: Clip, times: np.ndarray, side: int = 64) -> np.ndarray:
-    """Draw a clip; edges are smooth, so that a ball's place can be read to fractions of a pixel.
-
-    Args:
-        clip: what to draw.
-        times: of the frames, seconds [T].
-        side: pixels of a frame's side.
-
-    Returns:
-        uint8 [T, side, side, 3].
-    """
+    """Draw a clip at times [T], with smooth edges: uint8 [T, side, side, 3]."""
     scale = side / VIEW  # pixels a metre
     middles = np.arange(side) + 0.5
     below = np.clip(middles - (side - clip.floor * scale) + 0.5, 0, 1)[:, None, None]  # [H, 1, 1]
@@ -234,9 +192,8 @@ def _fits(ball: Ball, others: Sequence[Ball], seconds: float) -> bool:
         gaps = [ball.x + ball.drift * t - other.x - other.drift * t for t in (0.0, seconds)]
         if gaps[0] * gaps[1] < 0 or min(map(abs, gaps)) < ball.radius + other.radius:
             return False
-    times = [impact.time for other in others for impact in bounces(other, seconds)]
-    own = [impact.time for impact in bounces(ball, seconds)]
-    return all(abs(a - b) >= GAP for a in own for b in times)
+    hits = [impact.time for other in others for impact in bounces(other, seconds)]
+    return all(abs(own.time - hit) >= GAP for own in bounces(ball, seconds) for hit in hits)
 
 
 def draw_clip(
@@ -252,7 +209,7 @@ def draw_clip(
         rng: where its numbers come from.
         balls: how many; one to three if None.
         frame_rate: frames a second; 16 to 25 if None.
-        radii: least and greatest radius, metres.
+        radii: least and greatest radius.
         seconds: how long it lasts.
 
     Raises:
@@ -260,10 +217,8 @@ def draw_clip(
     """
     count = int(rng.integers(1, MOST_BALLS + 1)) if balls is None else balls
     rate = float(rng.uniform(*FRAME_RATES)) if frame_rate is None else frame_rate
-    shade = rng.integers(170, 256, size=3)
-    ground = rng.integers(60, 140, size=3)
-    clip = Clip((), seconds, rate, float(rng.uniform(0.1, 0.3)), tuple(map(int, shade)),
-                tuple(map(int, ground)))  # fmt: skip
+    wall, ground = (tuple(rng.integers(*of, size=3).tolist()) for of in ((170, 256), (60, 140)))
+    clip = Clip((), seconds, rate, float(rng.uniform(0.1, 0.3)), wall, ground)
     for _ in range(200):
         chosen: list[Ball] = []
         for _ in range(100 * count):
@@ -271,7 +226,7 @@ def draw_clip(
             if _fits(ball, chosen, seconds):
                 chosen.append(ball)
             if len(chosen) == count:
-                return Clip(tuple(chosen), clip.seconds, rate, clip.floor, clip.wall, clip.ground)
+                return replace(clip, balls=tuple(chosen))
     raise ValueError(
         f"{count} balls of {radii[0]:g} to {radii[1]:g} m do not fit beside each other into "
         f"{VIEW:g} m: draw fewer or smaller ones"
