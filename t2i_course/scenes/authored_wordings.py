@@ -1,11 +1,10 @@
 """Captions that authors worded, each the pattern of many: the same sentence about other things.
 
-No grammar foresees how people word what they want (`t2i_course.scenes.free_wording` tries). The
-file `authored_wordings.txt` holds captions of several authors, each with what it states. In a drawn
-wording other values stand in the places of a caption's own, the same value in all the places of one
-(in the line of jia2016recombination, who abstract the entities of a sentence), and left and right
-or top and bottom may be exchanged. The data set's own captions come from
-`t2i_course.scenes.wording`; these go into lessons for a text encoder alone.
+No grammar foresees how people word what they want. The file `authored_wordings.txt` holds captions
+of several authors, each with what it states. In a drawn wording other values stand in the places of
+a caption's own, the same value in all the places of one (in the line of jia2016recombination, who
+abstract the entities of a sentence), and left and right or top and bottom may be exchanged. These
+captions go into lessons for a text encoder alone.
 """
 
 from __future__ import annotations
@@ -62,78 +61,48 @@ def read_line(line: str) -> tuple[str, Facts]:
     """Read "caption | background | objects | relations": see the head of `authored_wordings.txt`.
 
     Raises:
-        ValueError: the line has another number of parts, or something in it is no value, no
-            relation, or no thing of the line.
+        ValueError: something in the line is not of this form.
     """
-    parts = [part.strip() for part in line.split("|")]
-    if len(parts) != 4:
-        raise ValueError(f"{line!r} has {len(parts)} parts, not caption | background | objects | "
-                         "relations: write the bars of empty parts too")  # fmt: skip
-    caption, background, objects, relations = parts
-    if background and background not in VALUES["background"]:
-        raise ValueError(f"{line!r}: {background!r} is no background: write one of "
-                         f"{', '.join(VALUES['background'])}, or nothing")  # fmt: skip
-    things = [_read_thing(text.strip(), line) for text in objects.split(",")]
-    ties = [_read_tie(text, len(things), line) for text in relations.split(",") if text]
-    return caption, {"background": background or None, "objects": things, "relations": ties}
+    match [part.strip() for part in line.split("|")]:
+        case caption, background, objects, relations:
+            things = [_read_thing(text.strip()) for text in objects.split(",")]
+            ties = [_read_tie(text.strip(), len(things)) for text in relations.split(",") if text]
+            if None not in things + ties and background in ("", *VALUES["background"]):
+                return caption, {"background": background or None, "objects": things,
+                                 "relations": ties}  # fmt: skip
+    raise ValueError(
+        f"{line!r} is not caption | background | objects | relations: see the head of {FILE.name}"
+    )
 
 
-def _read_thing(text: str, line: str) -> dict[str, str]:
+def _read_thing(text: str) -> dict[str, str] | None:
     """The attributes of "small red star [upper left]", or of "shape", which says none."""
     found = re.fullmatch(r"([a-z ]+?)(?: \[([a-z ]+)\])?", text)
-    words, corner = found.groups() if found else ("", None)
+    words, corner = found.groups() if found else ("none", None)
     named = [word for word in words.split() if word != "shape"]
     thing = {KIND[word]: word for word in named if word in KIND}
-    if not found or len(thing) < len(named) or (corner and corner not in VALUES["corner"]):
-        raise ValueError(f"{line!r}: {text!r} is no thing: write at most one value each of "
-                         f"{', '.join(ATTRIBUTES)}, or shape; then perhaps a corner of "
-                         f"{', '.join(VALUES['corner'])} in brackets")  # fmt: skip
+    if len(thing) < len(named) or corner not in (None, *VALUES["corner"]):
+        return None
     return thing | ({"corner": corner} if corner else {})
 
 
-def _read_tie(text: str, count: int, line: str) -> list[Any]:
+def _read_tie(text: str, count: int) -> list[Any] | None:
     """The relation "0 left of 1" of two of the things."""
-    found = re.fullmatch(rf"\s*(\d+) ({'|'.join(ENDS)}) (\d+)\s*", text)
+    found = re.fullmatch(rf"(\d+) ({'|'.join(ENDS)}) (\d+)", text)
     first, second = (int(found[1]), int(found[3])) if found else (0, 0)
-    if first == second or max(first, second) >= count:
-        raise ValueError(f"{line!r}: {text.strip()!r} is no relation of its {count} things: write "
-                         f"two of their numbers, from 0, with {' or '.join(ENDS)}")  # fmt: skip
-    return [first, found[2], second]
+    return [first, found[2], second] if first != second and max(first, second) < count else None
 
 
 def read_file(file: str | os.PathLike[str] = FILE) -> list[tuple[str, Facts]]:
-    """Read all captions of a file with what they state; lines that begin with # are remarks.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `read_line`.
-    """
+    """Read all captions of a file with what they state; lines that begin with # are remarks."""
     lines = Path(file).read_text(encoding="utf-8").splitlines()
     return [read_line(line) for line in lines if line.strip() and not line.startswith("#")]
-
-
-def values_in(caption: str) -> set[str]:
-    """All values of attributes and backgrounds that a caption's words name."""
-    return {VALUE_OF[word] for _, word in _VALUE.findall(caption)}
-
-
-def stated_values(facts: Facts) -> set[str]:
-    """All values of attributes and of the background that facts state."""
-    things = {thing[name] for thing in facts["objects"] for name in ATTRIBUTES if name in thing}
-    return things | ({facts["background"]} - {None})
-
-
-def _with_article(found: re.Match[str]) -> str:
-    """A word after "a" or "an"."""
-    return with_article(found[1])
 
 
 def mirror(caption: str, facts: Facts, axis: str) -> tuple[str, Facts] | None:
     """Exchange left and right (`axis` "left of") or top and bottom ("above") in all that is said.
 
-    Returns:
-        The caption and its facts; None where the caption names no side of this axis, or names one
-        in words that cannot be turned by exchanging them.
+    None where the caption names no side of this axis, or in words that cannot be exchanged.
     """
     words = MIRRORED[axis]
     if ONE_WAY[axis].search(caption):
@@ -141,7 +110,7 @@ def mirror(caption: str, facts: Facts, axis: str) -> tuple[str, Facts] | None:
     turned = re.sub(r"\w+", lambda found: words.get(found[0], found[0]), caption)
     if turned == caption:
         return None
-    turned = re.sub(r"\ban? (upper|lower|top|bottom)\b", _with_article, turned)
+    turned = re.sub(r"\ban? (upper|lower|top|bottom)\b", lambda w: with_article(w[1]), turned)
     objects = [dict(thing) for thing in facts["objects"]]
     for thing in objects:
         if "corner" in thing:
@@ -151,10 +120,7 @@ def mirror(caption: str, facts: Facts, axis: str) -> tuple[str, Facts] | None:
 
 
 def exchange(caption: str, facts: Facts, rng: random.Random) -> tuple[str, Facts]:
-    """Put other values in the places of a caption's own: equal where they were, and different.
-
-    A background of sky stays, and so do sizes that are compared ("the smaller one").
-    """
+    """Put other values in the places of a caption's own; sky and compared sizes stay."""
     others: dict[str, str] = {}
     for name in ATTRIBUTES:
         own = list(dict.fromkeys(thing[name] for thing in facts["objects"] if name in thing))
@@ -181,11 +147,8 @@ def exchange(caption: str, facts: Facts, rng: random.Random) -> tuple[str, Facts
         {name: others.get(value, value) for name, value in thing.items()}
         for thing in facts["objects"]
     ]
-    told = {
-        "background": others.get(ground, ground),
-        "objects": objects,
-        "relations": [list(tie) for tie in facts["relations"]],
-    }
+    ties = [list(tie) for tie in facts["relations"]]
+    told = {"background": others.get(ground, ground), "objects": objects, "relations": ties}
     return _VALUE.sub(word, caption), told
 
 
@@ -198,9 +161,7 @@ def _authored(held_out: bool) -> list[tuple[str, Facts]]:
 def draw(rng: random.Random, held_out: bool = False) -> tuple[str, Facts]:
     """Draw a caption of the file, mirrored with some chance, and exchange its values.
 
-    Args:
-        rng: the source of chance.
-        held_out: draw one of the sentences that no encoder is trained with.
+    With `held_out`, one of the sentences that no encoder is trained with.
     """
     caption, facts = rng.choice(_authored(held_out))
     for axis in ENDS:

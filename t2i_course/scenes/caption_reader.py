@@ -9,21 +9,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from t2i_course.scenes.drawing import Scene
 from t2i_course.scenes.oracle import check_facts
-from t2i_course.scenes.wording import (
-    ENDS,
-    NUMBERS,
-    OPPOSITE,
-    ROWS,
-    VALUES,
-    WORDS,
-    Facts,
-    plural,
-)
+from t2i_course.scenes.wording import ENDS, NUMBERS, OPPOSITE, ROWS, VALUES, WORDS, Facts, plural
 
 Relations = tuple[tuple[int, str, int], ...]  # of groups; "1" and "2" stand for the words' values
 
@@ -40,19 +30,19 @@ UPPER = _meanings(("upper", "lower"))
 COUNTS = {"a": 1, "an": 1} | {word: number for number, word in NUMBERS.items()}
 
 
-def _any(words: Mapping[str, Any], name: str = "") -> str:
+def any_of(words: Iterable[str], name: str = "") -> str:
     """A pattern for one of some words, the longest first."""
     found = "|".join(sorted(words, key=len, reverse=True))
     return f"(?P<{name}>{found})" if name else f"(?:{found})"
 
 
 THING = re.compile(
-    f"{_any(COUNTS, 'count')} (?:{_any(SIZES, 'size')} )?(?:{_any(COLORS, 'color')} )?"
-    f"{_any(NOUNS, 'shape')}"
+    f"{any_of(COUNTS, 'count')} (?:{any_of(SIZES, 'size')} )?(?:{any_of(COLORS, 'color')} )?"
+    f"{any_of(NOUNS, 'shape')}"
 )
 GROUND = re.compile(
-    f"(?:a picture of )?(?:on {_any(GROUNDS, 'before')}, )?(?P<body>.+?)"
-    f"(?: (?:on|against) {_any(GROUNDS, 'after')})?"
+    f"(?:a picture of )?(?:on {any_of(GROUNDS, 'before')}, )?(?P<body>.+?)"
+    f"(?: (?:on|against) {any_of(GROUNDS, 'after')})?"
 )
 
 
@@ -60,8 +50,8 @@ def _forms() -> Iterator[tuple[re.Pattern, Relations]]:
     """Every sentence of the grammar: a pattern with its things P, Q, R, and what it relates."""
     thing = re.sub(r"\?P<\w+>", "?:", THING.pattern)
     p, q, r = (f"(?P<{name}>{thing})" for name in "PQR")
-    one, two = _any(BESIDE, "one"), _any(BESIDE, "two")
-    corner = f"(?:in|at) the {_any(UPPER, 'up')} (?P<side>left|right)(?: corner)?"
+    one, two = any_of(BESIDE, "one"), any_of(BESIDE, "two")
+    corner = f"(?:in|at) the {any_of(UPPER, 'up')} (?P<side>left|right)(?: corner)?"
     texts = [
         (p, ()), (f"{p} {corner}", ()), (f"{corner} there is {p}", ()),
         (f"{p} and {q}", ()), (f"{p}, {q} and {r}", ()), (f"{p} {one} {q}", ((0, "one", 1),)),
@@ -82,15 +72,9 @@ FORMS = tuple(_forms())
 
 
 def read_caption(caption: str) -> Facts | None:
-    """Read what a caption states.
+    """Read what a caption states, as `wording.choose_facts` gives it; None if it is none of these.
 
-    Args:
-        caption: a sentence, in letters of any size; spaces before commas do not matter.
-
-    Returns:
-        `background` (or None), `objects` (the stated attributes of each) and `relations`
-        ([index, "left of" or "above", index]), as `wording.choose_facts` gives them; None where the
-        grammar has no such sentence.
+    Capitals, and spaces before commas, do not matter.
     """
     text = re.sub(r"\s+([,.;:])", r"\1", " ".join(caption.lower().split()))
     whole = GROUND.fullmatch(text)
@@ -99,28 +83,45 @@ def read_caption(caption: str) -> Facts | None:
     ground = whole["before"] or whole["after"]
     for form, relations in FORMS:
         if found := form.fullmatch(whole["body"]):
-            facts = _facts(found.groupdict(), relations)
-            return {"background": GROUNDS[ground] if ground else None, **facts}
+            return _facts(found.groupdict(), relations, GROUNDS[ground] if ground else None)
     return None
 
 
-def _facts(found: dict[str, str], relations: Relations) -> dict[str, list]:
-    """Objects and relations of a sentence's parts."""
-    objects, groups = [], []
-    for name in "PQR":
-        if found.get(name):
-            count, thing = _thing(found[name])
-            groups.append(range(len(objects), len(objects) + count))
-            objects += [dict(thing) for _ in groups[-1]]
+def _facts(found: dict[str, str], relations: Relations, ground: str | None) -> Facts:
+    """What a sentence's parts state."""
+    things = [_thing(found[name]) for name in "PQR" if found.get(name)]
+    ties = [
+        tie(a, BESIDE[found[named]] if named in ("one", "two") else named, b)
+        for a, named, b in relations
+    ]
+    facts = facts_of_groups(things, ties, ground)
     if found.get("up"):
-        objects[0]["corner"] = f"{UPPER[found['up']]} {found['side']}"
-    stated = []
-    for a, named, b in relations:
-        relation = BESIDE[found[named]] if named in ("one", "two") else named
-        if relation not in ENDS:  # "right of" is "left of" from the other side
-            a, relation, b = b, OPPOSITE[relation], a
-        stated += [[i, relation, j] for i, j in itertools.product(groups[a], groups[b])]
-    return {"objects": objects, "relations": stated}
+        facts["objects"][0]["corner"] = f"{UPPER[found['up']]} {found['side']}"
+    return facts
+
+
+def tie(a: int, relation: str, b: int) -> tuple[int, str, int]:
+    """A relation as one of the two that facts have: "right of" is "left of" from the other side."""
+    return (a, relation, b) if relation in ENDS else (b, OPPOSITE[relation], a)
+
+
+def facts_of_groups(
+    groups: Iterable[tuple[int, dict[str, str]]],
+    ties: Iterable[tuple[int, str, int]],
+    ground: str | None,
+) -> Facts:
+    """Facts of groups of so many objects alike, of relations between groups, and a background."""
+    objects: list[dict[str, str]] = []
+    places = []
+    for count, thing in groups:
+        places.append(range(len(objects), len(objects) + count))
+        objects += [dict(thing) for _ in range(count)]
+    relations = [
+        [i, relation, j]
+        for a, relation, b in ties
+        for i, j in itertools.product(places[a], places[b])
+    ]
+    return {"background": ground, "objects": objects, "relations": relations}
 
 
 def _thing(phrase: str) -> tuple[int, dict[str, str]]:

@@ -63,11 +63,9 @@ class _Wording:
         self.order = self.one("before", "before", "before", "after", "that", "mixed", "mixed")
 
     def one(self, *texts: str) -> str:
-        """One of some texts."""
         return self.rng.choice(texts)
 
     def chance(self, share: float) -> bool:
-        """True in a share of the draws."""
         return self.rng.random() < share
 
     def word(self, value: str) -> str:
@@ -75,7 +73,6 @@ class _Wording:
         return self.rng.choice(WORDS[value][0])
 
     def caption(self) -> str:
-        """The whole."""
         if len(self.facts["objects"]) == 1:
             text, phrase = self.single()
         elif self.facts["relations"]:
@@ -89,11 +86,9 @@ class _Wording:
     # Things
 
     def noun(self, k: int) -> str:
-        """What a group's things are called."""
         return plural(self.shape(k)) if self.numbers[k] > 1 else self.shape(k)
 
     def shape(self, k: int) -> str:
-        """What one of a group's things is called."""
         return self.word(self.things[k]["shape"]) if "shape" in self.things[k] else "shape"
 
     def traits(self, k: int, without: str | None = None) -> list[str]:
@@ -102,7 +97,6 @@ class _Wording:
         return [self.word(stated[n]) for n in ("size", "color") if n in stated and n != without]
 
     def counted(self, k: int, phrase: str, article: str) -> str:
-        """A phrase with its number or article."""
         if self.numbers[k] > 1:
             return f"{'the ' * self.chance(0.1)}{NUMBERS[self.numbers[k]]} {phrase}"
         return with_article(phrase) if article == "a" else f"{article} {phrase}".strip()
@@ -136,7 +130,6 @@ class _Wording:
         return f"the {self.noun(k)} {be} {' and '.join(traits)}"
 
     def joined(self, phrases: list[str]) -> str:
-        """Phrases in a row."""
         *first, last = phrases
         if not first:
             return last
@@ -148,10 +141,7 @@ class _Wording:
         return [self.counted(k, self.noun(k), self.one("a", "the")) for k in order]
 
     def shared(self, name: str, text: str, phrase: bool, ends: str = ",") -> tuple[str, bool]:
-        """Add to a text of all things the trait that they share: "two red shapes: ", ", both red".
-
-        One of `ends` goes before it where it stands last.
-        """
+        """Add the trait that all things share: "two red shapes: ...", "..., both red"."""
         value, total = self.word(self.things[0][name]), sum(self.numbers)
         if phrase and self.chance(0.3):
             return f"{NUMBERS[total]} {value} shapes{self.one(':', ',')} {text}", phrase
@@ -174,10 +164,7 @@ class _Wording:
         ]  # fmt: skip
 
     def kinds(self) -> list[str] | None:
-        """Things of one shape: "two small stars", and of each group "one red"; None if they differ.
-
-        None as well if nothing tells them apart, or if a group has nothing of its own to tell.
-        """
+        """Things of one shape, "two small stars", and "one red" of each group; None for others."""
         if len({thing.get("shape") for thing in self.things}) > 1:
             return None
         common = self.alike()
@@ -200,7 +187,6 @@ class _Wording:
     # Captions of one thing, of several, of several with places: text, and whether it is a phrase
 
     def single(self) -> tuple[str, bool]:
-        """One thing, perhaps in a corner."""
         if "corner" not in self.things[0]:
             if self.traits(0) and self.chance(0.15):
                 return self.clause(0), False
@@ -239,9 +225,9 @@ class _Wording:
             names = self.bare(order)
             told = [self.clause(k) for k in self.rng.sample(order, len(order)) if self.traits(k)]
             text = self.joined(names)
-            return (f"{text}{self.one(';', ',', '.')} {self.joined(told)}", False) if told else (
-                text, True
-            )  # fmt: skip
+            if not told:
+                return text, True
+            return f"{text}{self.one(';', ',', '.')} {self.joined(told)}", False
         text = self.joined([self.thing(k) for k in order])
         total = NUMBERS[sum(self.numbers)]
         return (f"{total} shapes: {text}" if self.chance(0.12) else text), True
@@ -301,7 +287,6 @@ class _Wording:
         raise ValueError(f"no free wording for the relations {self.facts['relations']}")
 
     def pair(self, p: str, relation: str, q: str) -> tuple[str, bool]:
-        """Where the first thing stands in a relation to the second."""
         (here, there), (near, far) = (
             [self.one(*some) for some in of[relation]] for of in (PLACES, BESIDE)
         )
@@ -326,7 +311,6 @@ class _Wording:
         return (self.one(*phrases), True) if self.chance(0.5) else (self.one(*clauses), False)
 
     def row(self, p: str, q: str, r: str, relation: str) -> tuple[str, bool]:
-        """Three in a row, in this order."""
         here, there = (self.one(*some) for some in PLACES[relation])
         row, back = ROWS[relation], BACKWARDS[relation]
         word, other = self.word(relation), self.word(OPPOSITE[relation])
@@ -372,7 +356,6 @@ class _Wording:
     # Around it
 
     def framed(self, text: str) -> str:
-        """A phrase as part of a sentence."""
         return self.one(
             f"there is {text}", f"there are {text}", f"i see {text}", f"draw {text}",
             f"a picture of {text}", f"a picture with {text}", f"show me {text}", f"this is {text}",

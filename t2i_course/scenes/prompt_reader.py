@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from t2i_course.scenes import caption_reader as reader
+from t2i_course.scenes.caption_reader import any_of, tie
 from t2i_course.scenes.drawing import UNSEEN_PAIRS
 from t2i_course.scenes.wording import (
     OPPOSITE,
@@ -57,40 +58,29 @@ COUNTS = reader.COUNTS | {"one": 1, "1": 1, "the": 1}
 
 Ties = set[tuple[int, str, int]]  # of groups of objects: "left of" or "above"
 
-
-def _any(words: Iterable[str]) -> str:
-    return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
-
-
-_TRAIT, _NOUN = _any([*reader.SIZES, *reader.COLORS]), _any(reader.NOUNS)
-_GROUND = _any(reader.GROUNDS)
+_TRAIT, _NOUN = any_of([*reader.SIZES, *reader.COLORS]), any_of(reader.NOUNS)
 THING = re.compile(
-    rf"\b(?:(?P<count>{_any(COUNTS)}) )?(?P<traits>(?:{_TRAIT},? )*)(?P<noun>{_NOUN})\b"
+    rf"\b(?:{any_of(COUNTS, 'count')} )?(?P<traits>(?:{_TRAIT},? )*)(?P<noun>{_NOUN})\b"
 )
 ABSENT = re.compile(
     rf"(?:,|;)?(?: and| but)?(?: with)? (?:no|not|without)(?: any| an?)?(?: other)?"
     rf" (?:{_TRAIT} )*{_NOUN}\b|,? and nothing else"
 )
 GROUND = re.compile(
-    rf"(?:on (?P<before>{_GROUND}),? )?(?P<body>.*?)"
-    rf"(?:,? (?:on|against|with) (?P<after>{_GROUND}))?"
+    rf"(?:on {any_of(reader.GROUNDS, 'before')},? )?(?P<body>.*?)"
+    rf"(?:,? (?:on|against|with) {any_of(reader.GROUNDS, 'after')})?"
 )
 BESIDE = reader.BESIDE | {"next to": "left of"}
 RELATED = re.compile(
     r"(?P<also>,? and)?(?:,? (?:that|which) (?:is|are)| is| are| sits?| stands?)?"
-    rf"(?: directly| just| right)? (?P<word>{_any(BESIDE)}) "
+    rf"(?: directly| just| right)? {any_of(BESIDE, 'word')} "
 )
 
 
 def reword(prompt: str) -> str | None:
-    """Say a prompt as training captions say it.
+    """Say a prompt as training captions say it, with what `fill_in` adds.
 
-    Args:
-        prompt: as it was typed.
-
-    Returns:
-        A sentence of the grammar that states all that the prompt does, and what `fill_in` adds;
-        None where the prompt is one, where the grammar has none, or where it was not understood.
+    None where the prompt is such a caption, where there is none, or where it was not understood.
     """
     facts = read_prompt(prompt)
     if facts is None or len(facts["objects"]) > MOST:
@@ -105,10 +95,7 @@ def read_prompt(prompt: str) -> Facts | None:
     """Read what a prompt states, in sentences of the grammar or in freer ones.
 
     "Next to" is read as left of; of what is not to be there nothing is stated; a number over three
-    of one kind of thing is read as three.
-
-    Returns:
-        Facts as `caption_reader.read_caption` gives them; None where a part is not understood.
+    of one kind of thing is read as three. None where a part is not understood.
     """
     text = _plain(prompt)
     for word, others in OTHER_WORDS.items():
@@ -170,7 +157,8 @@ def _read_freely(text: str) -> Facts | None:
         ties = {(i, row, i + 1) for i in range(len(groups) - 1)}
     if ties and {i for a, _, b in ties for i in (a, b)} != set(range(len(groups))):
         return None
-    return _facts(groups, ties, reader.GROUNDS[ground] if ground else None)
+    background = reader.GROUNDS[ground] if ground else None
+    return reader.facts_of_groups(groups, sorted(ties), background)
 
 
 def _group(match: re.Match[str], groups: list[tuple[int, dict[str, str]]]) -> int | None:
@@ -178,7 +166,7 @@ def _group(match: re.Match[str], groups: list[tuple[int, dict[str, str]]]) -> in
     number, noun, traits = COUNTS[match["count"] or "a"], match["noun"], match["traits"]
     thing = {}
     for name, words in (("shape", reader.NOUNS), ("size", reader.SIZES), ("color", reader.COLORS)):
-        of = re.findall(_any(words), noun if name == "shape" else traits)
+        of = re.findall(any_of(words), noun if name == "shape" else traits)
         if len(of) > 1:
             return None  # two colours
         if of and words[of[0]]:
@@ -203,8 +191,9 @@ def _ties(which: list[int], between: list[str]) -> Ties | None:
     related = [RELATED.fullmatch(text) for text in between]
     for number, (thing, text) in enumerate(zip(which[1:], between, strict=True)):
         later = any(related[number + 1 :])
-        if tie := related[number]:
-            source, name, last = (subjects if tie["also"] else last), BESIDE[tie["word"]], [thing]
+        if found := related[number]:
+            source = subjects if found["also"] else last
+            name, last = BESIDE[found["word"]], [thing]
         elif text not in (" and ", ", ", ", and ", "; ", " with "):
             return None
         elif (name is None or not later) and (text == " and " or not any(related)):
@@ -213,28 +202,8 @@ def _ties(which: list[int], between: list[str]) -> Ties | None:
         else:
             subjects, last, name = [thing], [thing], None
         if name is not None:
-            ties |= {_tie(a, name, b) for a, b in itertools.product(source, last)}
+            ties |= {tie(a, name, b) for a, b in itertools.product(source, last)}
     return ties
-
-
-def _tie(a: int, relation: str, b: int) -> tuple[int, str, int]:
-    """A relation as one of the two that facts have."""
-    return (a, relation, b) if relation in ROWS else (b, OPPOSITE[relation], a)
-
-
-def _facts(groups: list[tuple[int, dict[str, str]]], ties: Ties, ground: str | None) -> Facts:
-    """Facts of groups of alike objects and their relations."""
-    objects: list[dict[str, str]] = []
-    places = []
-    for count, thing in groups:
-        places.append(range(len(objects), len(objects) + count))
-        objects += [dict(thing) for _ in range(count)]
-    relations = [
-        [i, relation, j]
-        for a, relation, b in sorted(ties)
-        for i, j in itertools.product(places[a], places[b])
-    ]
-    return {"background": ground, "objects": objects, "relations": relations}
 
 
 # From facts to a sentence
@@ -268,7 +237,7 @@ def _sentences(phrases: list[str]) -> Iterator[tuple[str, Ties, Ties]]:
     yield f"{', '.join(first)} and {last}" if first else last, set(), set()
     if len(phrases) == 2:
         for relation in OPPOSITE:
-            yield f"{phrases[0]} {_word(relation)} {phrases[1]}", {_tie(0, relation, 1)}, set()
+            yield f"{phrases[0]} {_word(relation)} {phrases[1]}", {tie(0, relation, 1)}, set()
     if len(phrases) != MOST:
         return
     for relation, row in ROWS.items():
@@ -280,5 +249,5 @@ def _sentences(phrases: list[str]) -> Iterator[tuple[str, Ties, Ties]]:
         p, q, r = (phrases[k] for k in (a, b, c))
         for relation, aside in (("left of", "above"), ("above", "left of")):
             for side in (aside, OPPOSITE[aside]):
-                told = {(a, relation, b), _tie(c, side, a), _tie(c, side, b)}
+                told = {(a, relation, b), tie(c, side, a), tie(c, side, b)}
                 yield f"{p} {_word(relation)} {q}, and {r} {_word(side)} both", told, set()

@@ -76,16 +76,7 @@ CHANCE_LEFT_OUT = {
 Facts = dict[str, Any]
 Word = Callable[[str], str]
 Between = Callable[[int, str, int], list[list[Any]]]
-
-
-def _speller(rng: random.Random, unseen_words: bool) -> Word:
-    """A function that words a value; with `unseen_words` it prefers the words train never uses."""
-
-    def word(value: str) -> str:
-        usual, held_out = WORDS[value]
-        return rng.choice(held_out if unseen_words and held_out else usual)
-
-    return word
+Sentence = tuple[str, list[list[Any]]]  # text, and the relations it states
 
 
 def with_article(phrase: str) -> str:
@@ -107,14 +98,7 @@ def noun_phrase(stated: dict[str, str], number: int, word: Word) -> str:
     return " ".join([NUMBERS[number], *parts[:-1], plural(noun)])
 
 
-def corner_phrase(corner: str, word: Word, rng: random.Random) -> str:
-    """Words for a corner: "in the top left corner"."""
-    vertical, horizontal = corner.split()
-    ending = rng.choice((" corner", " corner", ""))
-    return f"{'in' if ending else 'at'} the {word(vertical)} {horizontal}{ending}"
-
-
-def relation_phrase(first: str, relation: str, second: str, word: Word, rng: random.Random) -> str:
+def _relation_phrase(first: str, relation: str, second: str, word: Word, rng: random.Random) -> str:
     """Word "`first` `relation` `second`" in one of four orders, all true of the same picture."""
     form = rng.randrange(4)
     if form == 0:
@@ -126,15 +110,10 @@ def relation_phrase(first: str, relation: str, second: str, word: Word, rng: ran
     here, there = ENDS[relation]
     if form == 2:
         return f"{first} {here} and {second} {there}"
-    swap = rng.random() < 0.5
     (one, place), (other, far) = (
-        ((second, there), (first, here)) if swap else ((first, here), (second, there))
+        ((second, there), (first, here)) if rng.random() < 0.5 else ((first, here), (second, there))
     )
-    return (
-        f"{place} there is {one}, {far} {other}"
-        if one[:2] in ("a ", "an")
-        else f"{place} {one}, {far} {other}"
-    )
+    return f"{place} {'there is ' if one[:2] in ('a ', 'an') else ''}{one}, {far} {other}"
 
 
 def stated_relations(objects: tuple[Any, ...]) -> list[list[Any]]:
@@ -149,19 +128,6 @@ def stated_relations(objects: tuple[Any, ...]) -> list[list[Any]]:
     return found
 
 
-def _stated(thing: Any, left_out: set[str], rng: random.Random) -> dict[str, str]:
-    """The attributes of an object that a caption states."""
-    names = [name for name in ATTRIBUTES if name not in left_out]
-    if rng.random() < CHANCE_LEFT_OUT["color"]:
-        names.remove("color")
-    elif rng.random() < CHANCE_LEFT_OUT["shape"]:
-        names.remove("shape")
-    return {name: getattr(thing, name) for name in names}
-
-
-Sentence = tuple[str, list[list[Any]]]  # text, and the relations it states
-
-
 def _pair_sentences(
     phrases: list[str], between: Between, word: Word, rng: random.Random
 ) -> list[Sentence]:
@@ -174,7 +140,7 @@ def _pair_sentences(
                     (phrases[a], relation, phrases[b]),
                     (phrases[b], OPPOSITE[relation], phrases[a]),
                 )
-                sentences.append((relation_phrase(*rng.choice(ways), word, rng), facts))
+                sentences.append((_relation_phrase(*rng.choice(ways), word, rng), facts))
     return sentences
 
 
@@ -239,12 +205,16 @@ def choose_facts(scene: Any, rng: random.Random) -> Facts:
     for index, thing in enumerate(scene.objects):
         alike.setdefault((thing.shape, thing.color, thing.size), []).append(index)
     groups = list(alike.values())
-    left_out = {"size"} if rng.random() < CHANCE_LEFT_OUT["size"] else set()
+    told = ATTRIBUTES[: 2 if rng.random() < CHANCE_LEFT_OUT["size"] else 3]  # the size comes last
     objects: list[dict[str, str]] = [{} for _ in scene.objects]
     for group in groups:
-        stated = _stated(scene.objects[group[0]], left_out, rng)
+        names = list(told)
+        if rng.random() < CHANCE_LEFT_OUT["color"]:
+            names.remove("color")
+        elif rng.random() < CHANCE_LEFT_OUT["shape"]:
+            names.remove("shape")
         for index in group:
-            objects[index] = dict(stated)
+            objects[index] = {name: getattr(scene.objects[index], name) for name in names}
     relations: list[list[Any]] = []
     if len(scene.objects) == 1:
         corner = scene.objects[0].corner_within(CLEAR_CORNER)
@@ -254,12 +224,8 @@ def choose_facts(scene: Any, rng: random.Random) -> Facts:
         true = stated_relations(scene.objects)
         options = _sentences(groups, true, [""] * len(groups), lambda value: value, rng)
         relations = rng.choice(options)[1] if options else []
-    told = rng.random() >= CHANCE_LEFT_OUT["background"]
-    return {
-        "background": scene.background if told else None,
-        "objects": objects,
-        "relations": relations,
-    }
+    background = scene.background if rng.random() >= CHANCE_LEFT_OUT["background"] else None
+    return {"background": background, "objects": objects, "relations": relations}
 
 
 def groups_of(facts: Facts) -> list[list[int]]:
@@ -283,7 +249,11 @@ def word_facts(facts: Facts, rng: random.Random, unseen_words: bool = False) -> 
     Raises:
         ValueError: the relations have no sentence in the grammar.
     """
-    word = _speller(rng, unseen_words)
+
+    def word(value: str) -> str:
+        usual, held_out = WORDS[value]
+        return rng.choice(held_out if unseen_words and held_out else usual)
+
     groups, objects = groups_of(facts), facts["objects"]
     phrases = [noun_phrase(objects[group[0]], len(group), word) for group in groups]
     if facts["relations"]:
@@ -297,7 +267,9 @@ def word_facts(facts: Facts, rng: random.Random, unseen_words: bool = False) -> 
         listed = rng.sample(phrases, len(phrases))
         text = " and ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
     if "corner" in objects[0]:
-        place = corner_phrase(objects[0]["corner"], word, rng)
+        vertical, horizontal = objects[0]["corner"].split()
+        ending = rng.choice((" corner", " corner", ""))
+        place = f"{'in' if ending else 'at'} the {word(vertical)} {horizontal}{ending}"
         text = rng.choice((f"{text} {place}", f"{place} there is {text}"))
     if facts["background"] is not None:
         ground = word(facts["background"])
@@ -311,46 +283,28 @@ def word_facts(facts: Facts, rng: random.Random, unseen_words: bool = False) -> 
 
 
 def describe(scene: Any, rng: random.Random, unseen_words: bool = False) -> tuple[str, Facts]:
-    """Write one caption of a scene: `choose_facts`, then `word_facts`.
-
-    Args:
-        scene: a `t2i_course.scenes.drawing.Scene`.
-        rng: the source of chance.
-        unseen_words: use the words of `UNSEEN_WORDS` wherever they fit.
-
-    Returns:
-        The caption and the facts it states, all true of the scene.
-    """
+    """One caption of a scene, by `choose_facts` and `word_facts`, and the facts that it states."""
     facts = choose_facts(scene, rng)
     return word_facts(facts, rng, unseen_words), facts
 
 
 def _tied(name: str, facts: Facts, one: list[int], other: list[int]) -> bool:
-    """Whether swapping an attribute of two listed groups changes what the caption says.
-
-    A red star and a blue heart become a blue star and a red heart; with "a star and a heart", all
-    that a swap changes is their order.
-    """
+    """Whether swapping an attribute of two listed groups changes more than their order."""
     rest = [{k: v for k, v in facts["objects"][g[0]].items() if k != name} for g in (one, other)]
     return rest[0] != rest[1] or len(one) != len(other)
 
 
-def turn_third(facts: Facts) -> Facts | None:
-    """The same facts, with the thing that is beside both of a pair on their other side.
-
-    Returns:
-        New facts, "left of both" turned to "right of both" or "above both" to "below both"; None
-        where no third thing stands beside a pair.
-    """
-    names = [relation for _, relation, _ in facts["relations"]]
-    if len(names) != 3:
-        return None
+def _other_relations(relations: list[list[Any]], third: bool) -> list[list[list[Any]]]:
+    """What contradicts relations: turned, along the other axis, a third thing on its other side."""
+    axes = {"left of": "above", "above": "left of"}
+    turned = [[j, relation, i] for i, relation, j in relations]
+    across = [[i, axes[relation], j] for i, relation, j in relations]
+    names = [relation for _, relation, _ in relations]
+    if not third or len(names) != 3:
+        return 3 * [turned] + 2 * [across]
     beside = max(names, key=names.count)  # stated twice, the pair's own relation once
-    turned = [
-        [j, relation, i] if relation == beside else [i, relation, j]
-        for i, relation, j in facts["relations"]
-    ]
-    return {**copy.deepcopy(facts), "relations": turned}
+    side = [[j, r, i] if r == beside else [i, r, j] for i, r, j in relations]
+    return 3 * [turned] + 2 * [across] + 24 * [side]
 
 
 def contradict(
@@ -362,16 +316,15 @@ def contradict(
     attribute, the corner or the background gets another value.
 
     Args:
-        facts: see `describe`.
+        facts: as `choose_facts` gives them.
         rng: the source of chance.
         swap_listed: let objects without places swap attributes too, "a red star and a blue heart"
-            to "a blue star and a red heart". The shipped encoder was pre-trained without.
-        third: let a third thing alone change its side, "left of both" to "right of both". Measures
-            that are to compare with earlier ones go without.
+            to "a blue star and a red heart".
+        third: let a third thing alone change its side, "left of both" to "right of both".
 
     Returns:
-        New facts that some picture satisfies, and no picture together with the old ones
-        unless objects can be matched otherwise.
+        New facts, which no picture satisfies together with the old ones unless objects can be
+        matched otherwise.
     """
     groups, objects = groups_of(facts), facts["objects"]
     changes = [("value", i, name) for i, g in enumerate(groups) for name in objects[g[0]]]
@@ -386,8 +339,7 @@ def contradict(
     ]
     changes += 2 * swaps
     if facts["relations"]:
-        changes += [("turn",)] * 3 + [("axis",)] * 2
-        changes += [("side",)] * 24 if third and turn_third(facts) else []
+        changes += [("relations", r) for r in _other_relations(facts["relations"], third)]
     if not changes:
         return facts
     changed = copy.deepcopy(facts)
@@ -399,8 +351,8 @@ def contradict(
         for i in groups[index]:
             changed["objects"][i][name] = new
     elif kind == "background":
-        new = rng.choice([v for v in VALUES["background"] if v != facts["background"]])
-        changed["background"] = new
+        values = [v for v in VALUES["background"] if v != facts["background"]]
+        changed["background"] = rng.choice(values)
     elif kind == "swap":
         one, other, name = where
         for source, target in ((one, other), (other, one)):
@@ -409,11 +361,6 @@ def contradict(
                 changed["objects"][i].pop(name, None)
                 if value is not None:
                     changed["objects"][i][name] = value
-    elif kind == "turn":
-        changed["relations"] = [[j, relation, i] for i, relation, j in facts["relations"]]
-    elif kind == "side":
-        changed = turn_third(facts)
     else:
-        other = {"left of": "above", "above": "left of"}
-        changed["relations"] = [[i, other[relation], j] for i, relation, j in facts["relations"]]
+        (changed["relations"],) = where
     return changed

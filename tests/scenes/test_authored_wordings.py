@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from t2i_course.scenes import authored_wordings
-from t2i_course.scenes.authored_wordings import (
-    draw,
-    exchange,
-    mirror,
-    read_file,
-    read_line,
-    stated_values,
-    values_in,
-)
+from t2i_course.scenes.authored_wordings import draw, exchange, mirror, read_file, read_line
 from t2i_course.scenes.wording import ENDS, UNSEEN_WORDS, VALUES, groups_of, word_facts
+
+
+def values_in(caption):
+    """All values of attributes and backgrounds that a caption's words name."""
+    return {authored_wordings.VALUE_OF[w] for _, w in authored_wordings._VALUE.findall(caption)}
+
+
+def stated_values(facts):
+    """All values of attributes and of the background that facts state."""
+    things = {v for thing in facts["objects"] for name, v in thing.items() if name != "corner"}
+    return things | ({facts["background"]} - {None})
 
 
 def partition(facts):
@@ -50,23 +53,6 @@ def wrongly_bound(caption, facts):
         if names.get(a) in VALUES["color"] and names.get(b) in VALUES["shape"]
     }  # fmt: skip
     return pairs - {(thing.get("color"), thing.get("shape")) for thing in facts["objects"]}
-
-
-def told_sides(caption, facts):
-    """Relations of things that a caption names in full: "a red star left of a blue heart"."""
-    sides = {"left": ("left of", 1), "right": ("left of", -1), "above": ("above", 1),
-             "over": ("above", 1), "below": ("above", -1), "under": ("above", -1)}  # fmt: skip
-    color, noun = "|".join(VALUES["color"]), "|".join(authored_wordings.NOUNS)
-    sentence = (
-        rf"\b({color}) ({noun}) (?:to the )?(left of|right of|above|over|below|under) "
-        rf"(?:an?|the) (?:[a-z]+ )?({color}) ({noun})\b"
-    )
-    kinds = [(thing.get("color"), thing.get("shape")) for thing in facts["objects"]]
-    for a, b, side, c, d in re.findall(sentence, caption):
-        first, second = (a, authored_wordings.NOUNS[b]), (c, authored_wordings.NOUNS[d])
-        if kinds.count(first) == kinds.count(second) == 1 and first != second:
-            axis, way = sides[side.removesuffix(" of")]
-            yield [kinds.index(x) for x in (first, second)[::way]], axis
 
 
 def test_every_caption_of_the_file_names_the_values_that_it_states_and_no_other():
@@ -104,33 +90,18 @@ def test_no_caption_of_the_test_files_can_be_drawn():
     ]
 
 
-def test_drawn_captions_state_their_facts_and_bind_and_place_their_things():
-    rng, seen, sides = random.Random(0), set(), Counter()
-    for _ in range(4000):
+def test_drawn_captions_state_their_facts_and_bind_their_things():
+    rng, seen = random.Random(0), set()
+    for _ in range(2000):
         caption, facts = draw(rng)
         assert values_in(caption) == stated_values(facts), caption
         assert word_facts(facts, rng)
         assert not wrongly_bound(caption, facts), caption
-        for (i, j), axis in told_sides(caption, facts):
-            sides[axis, i < j] += 1
-            assert [i, axis, j] in facts["relations"], caption
         assert not set(re.findall(r"\w+", caption)) & set(UNSEEN_WORDS) - {"beneath"}
         assert not re.search(r"\ba (?=orange|upper)|\ban (?=[^aeiou])", caption), caption
         assert "upper than" not in caption
         seen |= stated_values(facts)
     assert seen == {value for name in VALUES if name != "corner" for value in VALUES[name]}
-    assert len(sides) == 4 and min(sides.values()) >= 10
-
-
-def test_half_of_what_can_be_mirrored_is(monkeypatch):
-    line = "a star left of a heart in a sky | sky | star, heart | 0 left of 1"
-    monkeypatch.setattr(authored_wordings, "_authored", lambda _: [read_line(line)])
-    rng = random.Random(0)
-    drawn = [draw(rng) for _ in range(400)]
-    for caption, facts in drawn:
-        assert facts["relations"] == ([[0, "left of", 1]] if "left" in caption else
-                                      [[1, "left of", 0]])  # fmt: skip
-    assert 150 < sum("left" in caption for caption, _ in drawn) < 250
 
 
 def test_facts_that_were_drawn_may_be_changed(monkeypatch):
@@ -156,18 +127,14 @@ def test_a_caption_that_is_mirrored_twice_is_what_it_was():
     assert turned > 400
 
 
-@pytest.mark.parametrize("k", range(20))
-def test_exchanged_values_are_equal_where_they_were_and_the_sentence_is_the_same(k):
-    rng = random.Random(k)
-    caption, facts = rng.choice(read_file())
-    told, others = exchange(caption, facts, rng)
-    assert partition(others) == partition(facts)
-    assert others["relations"] == facts["relations"]
-    assert [t.get("corner") for t in others["objects"]] == [
-        t.get("corner") for t in facts["objects"]
-    ]
-    assert skeleton(told) == skeleton(caption)
-    assert (others["background"] == "sky") == (facts["background"] == "sky")
+def test_exchanged_values_are_equal_where_they_were_and_the_sentence_is_the_same():
+    rng = random.Random(0)
+    for caption, facts in rng.sample(read_file(), 50):
+        told, others = exchange(caption, facts, rng)
+        assert partition(others) == partition(facts)
+        assert others["relations"] == facts["relations"]
+        assert skeleton(told) == skeleton(caption)
+        assert (others["background"] == "sky") == (facts["background"] == "sky")
 
 
 def test_a_value_stands_in_all_its_places_with_article_and_plural():
@@ -238,22 +205,13 @@ def test_what_cannot_be_turned_word_by_word_is_not(axis, caption):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    "line",
     [
-        ("a star | | star", "3 parts"),
-        ("x | | golden star |", "'golden star' is no thing"),
-        ("x | | red blue star |", "'red blue star' is no thing"),
-        ("x | | star, |", "'' is no thing"),
-        ("x | | star [middle] |", "middle"),
-        ("x | | star [upper left |", "is no thing"),
-        ("x | grey | star |", "'grey' is no background: write one of white, gray"),
-        ("x | | star, heart | 0 below 1", "'0 below 1' is no relation of its 2 things"),
-        ("x | | star, heart | 0 above 2", "'0 above 2' is no relation"),
-        ("x | | star, heart | 0 above 0", "'0 above 0' is no relation"),
-        ("x | | star, heart | a above 1", "'a above 1' is no relation"),
+        "a star | | star", "x | | golden star |", "x | | red blue star |", "x | | star, |",
+        "x | | star [middle] |", "x | grey | star |", "x | | star, heart | 0 below 1",
+        "x | | star, heart | 0 above 2", "x | | star, heart | 0 above 0",
     ],
-)
-def test_lines_that_are_none_are_errors_that_say_why(line, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as found:
+)  # fmt: skip
+def test_lines_of_another_form_are_errors(line):
+    with pytest.raises(ValueError, match=re.escape(f"{line!r} is not caption | background")):
         read_line(line)
-    assert line in str(found.value)

@@ -18,60 +18,9 @@ def drawn(count: int, name: str) -> list[tuple[drawing.Scene, wording.Facts, ran
     return result
 
 
-def test_every_stated_fact_is_true_of_the_scene():
-    for scene, facts, _ in drawn(1500, "true"):
-        assert all(oracle.check_facts(facts, scene).values()), facts
-
-
-def test_words_name_every_stated_value_and_no_other():
-    for _, facts, rng in drawn(800, "words"):
-        text = wording.word_facts(facts, rng)
-        said = {
-            name: {v for v in wording.VALUES[name] if any(says(text, w) for w in wordings(v))}
-            for name in ("shape", "color", "size")
-        }
-        for name, values in said.items():
-            assert values == {o[name] for o in facts["objects"] if name in o}, text
-        grounds = {v for v in wording.VALUES["background"] if f" {ground_word(v)}" in f" {text}"}
-        stated = {facts["background"]} - {None}
-        assert {g for g in grounds if g != "gray"} == stated - {"gray"}, text
-
-
-def wordings(value: str) -> tuple[str, ...]:
-    usual, unseen = wording.WORDS[value]
-    return usual + unseen
-
-
-def says(text: str, word: str) -> bool:
-    padded = f" {text.replace(',', ' ')} "
-    return any(f" {word}{ending} " in padded for ending in ("", "s", "es"))
-
-
-def ground_word(background: str) -> str:
-    return {"sky": "sky", "white": "white", "gray": "gray", "black": "black"}[background].strip()
-
-
-def test_two_wordings_of_the_same_facts_state_the_same_number_of_objects():
-    for _, facts, rng in drawn(300, "number"):
-        for text in (wording.word_facts(facts, rng), wording.word_facts(facts, rng, True)):
-            plural = {"two": 2, "three": 3}
-            words = text.replace(",", "").split()
-            count = sum(plural.get(w, 0) for w in words)
-            nouns = [w for v in (*wording.VALUES["shape"],) for w in wordings(v)] + ["shape"]
-            single = sum(words.count(noun) for noun in nouns if " " not in noun)
-            single += text.count("plus sign") - text.count("plus signs")
-            assert count + single == len(facts["objects"]), text
-
-
 def test_relations_are_spoken_from_both_sides_and_in_several_orders():
-    facts = {
-        "background": None,
-        "objects": [
-            {"shape": "circle", "color": "red"},
-            {"shape": "star", "color": "blue"},
-        ],
-        "relations": [[0, "left of", 1]],
-    }
+    circle, star = {"shape": "circle", "color": "red"}, {"shape": "star", "color": "blue"}
+    facts = {"background": None, "objects": [circle, star], "relations": [[0, "left of", 1]]}
     texts = {wording.word_facts(facts, random.Random(k)) for k in range(200)}
     for form in (
         "a red circle to the left of a blue star",
@@ -93,12 +42,14 @@ def test_unseen_words_occur_only_when_asked_for():
         assert word in asked
 
 
-def test_contradiction_changes_one_respect_and_can_be_worded():
-    for _, facts, rng in drawn(600, "contradict"):
+def test_contradiction_can_be_worded_and_is_rarely_true_of_the_same_picture():
+    still_true = []
+    for scene, facts, rng in drawn(600, "contradict"):
         other = wording.contradict(facts, rng)
-        assert other != facts
         assert wording.word_facts(other, rng)
-        assert len(other["objects"]) == len(facts["objects"])
+        assert other != facts and len(other["objects"]) == len(facts["objects"])
+        still_true.append(all(oracle.check_facts(other, scene).values()))
+    assert sum(still_true) / len(still_true) < 0.05
 
 
 def test_listed_objects_swap_attributes_but_never_into_the_same_words():
@@ -112,10 +63,8 @@ def test_listed_objects_swap_attributes_but_never_into_the_same_words():
     assert swapped not in asis  # unless it is asked for
     bare = {"background": None, "objects": [{"shape": "star"}, {"shape": "heart"}], "relations": []}
     for k in range(60):
-        changed = [
-            thing["shape"] for thing in wording.contradict(bare, random.Random(k), True)["objects"]
-        ]
-        assert sorted(changed) != ["heart", "star"]
+        changed = wording.contradict(bare, random.Random(k), True)["objects"]
+        assert sorted(thing["shape"] for thing in changed) != ["heart", "star"]
     two_stars = {**bare, "objects": [{"shape": "star"}, {"shape": "star"}, {"shape": "heart"}]}
     found = [wording.contradict(two_stars, random.Random(k), True)["objects"] for k in range(60)]
     assert [{"shape": "heart"}, {"shape": "heart"}, {"shape": "star"}] in found
@@ -126,9 +75,6 @@ def test_a_third_thing_changes_its_side_alone_where_that_is_asked_for():
     pair, left = [0, "above", 1], [[2, "left of", 0], [2, "left of", 1]]
     right = [[0, "left of", 2], [1, "left of", 2]]
     facts = {"background": None, "objects": things, "relations": [pair, *left]}
-    assert "cross right of both" in wording.word_facts(
-        {**facts, "relations": [pair, *right]}, random.Random(0)
-    ).replace("on the ", "").replace("to the ", "")
 
     def turned(third, stated):
         found = [wording.contradict(stated, random.Random(k), third=third) for k in range(80)]
@@ -140,19 +86,8 @@ def test_a_third_thing_changes_its_side_alone_where_that_is_asked_for():
     assert turned(True, row) == turned(False, row)
 
 
-def test_contradiction_is_rarely_true_of_the_same_picture():
-    still_true = [
-        all(oracle.check_facts(wording.contradict(facts, rng), scene).values())
-        for scene, facts, rng in drawn(1000, "rarely")
-    ]
-    assert sum(still_true) / len(still_true) < 0.05
-
-
 def test_relations_without_a_sentence_are_an_error():
-    facts = {
-        "background": None,
-        "objects": [{"shape": "circle"}, {"shape": "star"}],
-        "relations": [[0, "left of", 1], [0, "above", 1]],
-    }
+    facts = {"background": None, "objects": [{"shape": "circle"}, {"shape": "star"}],
+             "relations": [[0, "left of", 1], [0, "above", 1]]}  # fmt: skip
     with pytest.raises(ValueError, match="no sentence"):
         wording.word_facts(facts, random.Random(0))
