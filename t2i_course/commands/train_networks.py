@@ -61,7 +61,7 @@ def false_captions(
     if plan.drawn:
         is_true = mismatched_captions.scenes_truth(folder, "train", packed)
         if config.contradicting > 0:
-            wrong = mismatched_captions.contradicting_captions(folder, "train", packed, third=True)
+            wrong = mismatched_captions.contradicting_captions(folder, "train", packed)
             decoder = GENERATORS[plan.model.decoder]
             hard = text_cache.embed_for(decoder, encoder, wrong, progress=plan.bars)
     else:

@@ -31,14 +31,7 @@ SUBSETS = {"seen": "seen pairs", "unseen": "unseen pairs"}
 
 
 def read_scenes(images: np.ndarray | Tensor, progress: bool = False) -> list[Scene]:
-    """Let the oracle read pictures, some milliseconds each.
-
-    Args:
-        images: N of them, [N, 3, 64, 64], uint8 or in [-1, 1]; see `check_pictures`.
-        progress: show a bar.
-
-    Returns:
-        N scenes; what the oracle cannot tell is None in them.
+    """Let the oracle read N pictures [N, 3, 64, 64], uint8 or in [-1, 1], some milliseconds each.
 
     Raises:
         ValueError: the pictures are not pictures, or of another size.
@@ -49,10 +42,6 @@ def read_scenes(images: np.ndarray | Tensor, progress: bool = False) -> list[Sce
 
 def check_scenes(found: Sequence[Scene], facts: Sequence[Facts]) -> np.ndarray:
     """Compare N scenes, kind by kind, with what N captions state.
-
-    Args:
-        found: as `read_scenes` gives them.
-        facts: of one caption for each, as in `drawing.read_captions`.
 
     Returns:
         Verdicts, int8 [N, 7], a column for each of `KINDS`: 1 where all that the caption states of
@@ -93,17 +82,12 @@ def accuracy(
         names ("one object", ...) and by subset ("seen pairs", "unseen pairs"); and for each of
         `KINDS`, of the captions that state such a fact, all facts of that kind are right. What no
         caption asks for is left out.
-
-    Raises:
-        ValueError: not one row of verdicts for each caption, or none.
     """
-    _check_length("captions' facts", facts, len(verdicts))
     whole = (verdicts != 0).all(axis=1)  # [N]
     parts = {"all": whole}
     objects = np.array([len(stated["objects"]) for stated in facts])
     parts |= {name: whole[objects == number] for number, name in NUMBERS.items()}
     if subsets is not None:
-        _check_length("subsets", subsets, len(verdicts))
         kinds = np.array([subset.rpartition("_")[2] for subset in subsets])
         parts |= {name: whole[kinds == key] for key, name in SUBSETS.items()}
     for column, kind in enumerate(KINDS):
@@ -113,10 +97,8 @@ def accuracy(
 
 def names_all(stated: Facts) -> bool:
     """Whether a caption is of one object and leaves only place, diameter and shade open."""
-    things = stated["objects"]
-    return (
-        stated["background"] is not None and len(things) == 1 and set(things[0]) == set(ATTRIBUTES)
-    )
+    things = [set(thing) for thing in stated["objects"]]
+    return stated["background"] is not None and things == [set(ATTRIBUTES)]
 
 
 def variety(
@@ -152,13 +134,7 @@ def variety(
 
 
 def scenes_like(stated: Facts, count: int, seed: int = 0) -> list[Scene]:
-    """Draw scenes of one object by the rule of the data set that show what a caption states.
-
-    Args:
-        stated: for which `names_all` holds.
-        count: number of scenes.
-        seed: of the draws.
-    """
+    """Scenes drawn by the rule of the data set that show a caption for which `names_all` holds."""
     (wanted,) = stated["objects"]
     rng, found = random.Random(f"scenes like {sorted(wanted.items())} {seed}"), []
     while len(found) < count:
@@ -175,8 +151,8 @@ def derangement(groups: Iterable[Hashable], seed: int = 0) -> np.ndarray:
     by the size of the largest group. For single pictures this is a random cycle.
 
     Args:
-        groups: of the N pictures, such as the ids of the images whose captions they show: the
-            captions of one image state the same things. `range(N)` for single pictures.
+        groups: of the N pictures, such as the ids of the images whose captions they show;
+            `range(N)` for single pictures.
         seed: of the draw.
 
     Returns:
@@ -200,7 +176,6 @@ def derangement(groups: Iterable[Hashable], seed: int = 0) -> np.ndarray:
 
 
 def _share(right: np.ndarray) -> Estimate:
-    """Share of True among N booleans."""
     share = float(right.mean())
     return Estimate(share, wilson_interval(share, len(right)), len(right))
 

@@ -31,24 +31,19 @@ from t2i_course.text_cache import EmbeddedCaptions
 from t2i_course.text_encoder import TextFeatures, choose, reshape
 
 TRIES = 8  # other captions that are tried for a picture
+Truth = Callable[[int, int], bool]  # (row of a caption, row of an image) -> is the caption true?
 
 
-def scenes_truth(
-    folder: Path | str, split: str, data: PackedCaptions
-) -> Callable[[int, int], bool]:
-    """Return what knows of scenes: (row of a caption, row of an image) -> is the caption true?"""
+def scenes_truth(folder: Path | str, split: str, data: PackedCaptions) -> Truth:
+    """What knows of drawn scenes whether a caption of the data is true of a picture."""
     found = read_instances(folder, split)
     shown = [found[image] for image in data.image_ids.tolist()]
     facts = facts_of(folder, data, split)
-
-    def is_true(caption: int, image: int) -> bool:
-        return all(check_facts(facts[caption], shown[image]).values())
-
-    return is_true
+    return lambda caption, image: all(check_facts(facts[caption], shown[image]).values())
 
 
-def photos_truth(data: PackedCaptions) -> Callable[[int, int], bool]:
-    """Return the same of photos: their own captions are true of them, and what says the same.
+def photos_truth(data: PackedCaptions) -> Truth:
+    """The same of photos: their own captions are true of them, and what says the same.
 
     Two captions say the same if their words are equal but for capitals and ways to write an accent.
     """
@@ -64,19 +59,11 @@ def photos_truth(data: PackedCaptions) -> Callable[[int, int], bool]:
     return is_true
 
 
-def contradicting_captions(
-    folder: Path | str, split: str, data: PackedCaptions, seed: int = 0, third: bool = False
-) -> list[str]:
-    """Word, for each caption of the data, one that contradicts its picture in one respect.
-
-    With `third`, some turn a third thing alone to the other side (`wording.contradict`).
-
-    Returns:
-        As many captions as data.all_captions, in that order; each is false of its picture.
-    """
-    found, rng = read_instances(folder, split), random.Random(seed)
+def contradicting_captions(folder: Path | str, split: str, data: PackedCaptions) -> list[str]:
+    """Word, for each of data.all_captions, one that contradicts its picture in one respect."""
+    found, rng = read_instances(folder, split), random.Random(0)
     return [
-        word_facts(contradicting_facts(entry, found[entry["image_id"]], rng, third), rng)
+        word_facts(contradicting_facts(entry, found[entry["image_id"]], rng, third=True), rng)
         for entry in _entries(folder, split, data)
     ]
 
@@ -84,42 +71,26 @@ def contradicting_captions(
 def like_worded_pair(entry: Mapping[str, Any], shown: Scene, rng: random.Random) -> tuple[str, str]:
     """Word a caption anew, and one that contradicts it, in the same order and with the same words.
 
+    Of 20 wordings of both, the pair is taken that differs at the fewest places. A reader who finds
+    long captions improbable has then nothing to go by but the picture.
+
     Args:
-        entry: of `drawing.read_captions`, with its `caption` and `facts`.
+        entry: as `contradicting_facts` takes it.
         shown: the scene that the picture shows.
         rng: the source of chance.
 
     Returns:
         The true caption, and the false one.
-
-    Raises:
-        ValueError: as `contradicting_facts`.
     """
-    return word_alike(entry["facts"], contradicting_facts(entry, shown, rng), rng)
 
+    def differing_places(pair: tuple[str, str]) -> int:
+        true, false = (caption.split() for caption in pair)
+        return sum(a != b for a, b in itertools.zip_longest(true, false))
 
-def word_alike(facts: Facts, other: Facts, rng: random.Random) -> tuple[str, str]:
-    """Word two captions alike, so that they differ in what their facts differ in.
-
-    Of 20 wordings of both, the pair is taken that differs at the fewest places. A reader who finds
-    long captions improbable has then nothing to go by but the picture.
-
-    Args:
-        facts: what the first states.
-        other: what the second states.
-        rng: the source of chance.
-    """
+    both = entry["facts"], contradicting_facts(entry, shown, rng)
     seeds = [rng.random() for _ in range(20)]
-    pairs = [
-        tuple(word_facts(stated, random.Random(seed)) for stated in (facts, other))
-        for seed in seeds
-    ]
-    return min(pairs, key=_differing_places)
-
-
-def _differing_places(pair: tuple[str, str]) -> int:
-    true, false = (caption.split() for caption in pair)
-    return sum(a != b for a, b in itertools.zip_longest(true, false))
+    pairs = [tuple(word_facts(stated, random.Random(seed)) for stated in both) for seed in seeds]
+    return min(pairs, key=differing_places)
 
 
 def contradicting_facts(
@@ -131,7 +102,7 @@ def contradicting_facts(
         entry: of `drawing.read_captions`, with its `caption` and `facts`.
         shown: the scene that the picture shows.
         rng: the source of chance.
-        third: it may turn a third thing alone to the other side (`wording.contradict`).
+        third: see `wording.contradict`.
 
     Raises:
         ValueError: 100 tries were all true of the scene.
@@ -165,7 +136,7 @@ class MismatchedCaptions:
         self,
         data: PackedCaptions,
         text: np.ndarray | EmbeddedCaptions,
-        is_true: Callable[[int, int], bool],
+        is_true: Truth,
         contradicting: np.ndarray | EmbeddedCaptions | None = None,
         share: float = 0.5,
         number: int = 1,
@@ -193,12 +164,10 @@ class MismatchedCaptions:
         images, number = batch.image_rows.numpy(), self.number
         others = (batch.draw(number, TRIES) * len(self.text)).long()  # [B, K, TRIES]
         own, hard = batch.draw(number, 2).movedim(2, 0).numpy()  # [B, K] each
-        drawn = np.array(
-            [
-                [self._first_false(candidates, image) for candidates in groups]
-                for groups, image in zip(others.tolist(), images.tolist(), strict=True)
-            ]
-        )  # [B, K]
+        drawn = np.array([
+            [self._first_false(candidates, image) for candidates in groups]
+            for groups, image in zip(others.tolist(), images.tolist(), strict=True)
+        ])  # [B, K]  # fmt: skip
         found = _take(self.text, drawn)
         words = isinstance(found, TextFeatures)
         if self.contradicting is not None:

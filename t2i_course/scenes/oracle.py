@@ -35,19 +35,20 @@ WINDOW = 40
 SHADES = (0.82, 0.88, 0.94, 1.0)
 
 
+def _window(coverage: np.ndarray, top: int, left: int) -> np.ndarray:
+    """Part [40, 40] of a coverage, padded, with row `top` and column `left` at (4, 4)."""
+    return np.pad(coverage, WINDOW)[top - 4 + WINDOW :, left - 4 + WINDOW :][:WINDOW, :WINDOW]
+
+
 @cache
 def _templates() -> tuple[np.ndarray, list[tuple[str, int]], np.ndarray]:
-    """Every mask in [0, 1], its box at (4, 4) of a 40 x 40 window; their names; box sizes."""
+    """Every mask in [0, 1] in its window; their names; box sizes."""
     masks, names, boxes = [], [], []
     for shape, diameter in itertools.product(SHAPES, range(9, 33)):
         mask = np.asarray(shape_mask(shape, diameter), dtype=np.float32) / 255
         rows, columns = np.nonzero(mask > 0.5)
         top, left = rows.min(), columns.min()
-        window = np.zeros((WINDOW + 40, WINDOW + 40), dtype=np.float32)
-        window[
-            20 + 4 - top : 20 + 4 - top + len(mask), 20 + 4 - left : 20 + 4 - left + len(mask)
-        ] = mask
-        masks.append(window[20 : 20 + WINDOW, 20 : 20 + WINDOW])
+        masks.append(_window(mask, top, left))
         names.append((shape, diameter))
         boxes.append((rows.max() - top + 1, columns.max() - left + 1))
     return np.stack(masks), names, np.array(boxes)
@@ -57,9 +58,10 @@ def _read_background(pixels: np.ndarray) -> tuple[str | None, np.ndarray]:
     """Name and estimate [64, 64, 3] of the background, from the picture's outermost pixels."""
     ring = np.ones((SIDE, SIDE), dtype=bool)
     ring[1:-1, 1:-1] = False
-    errors = {}
-    for name in BACKGROUNDS:
-        errors[name] = np.abs(pixels[ring] - draw_background(name)[ring]).max(axis=1).mean()
+    errors = {
+        name: np.abs(pixels[ring] - draw_background(name)[ring]).max(axis=1).mean()
+        for name in BACKGROUNDS
+    }
     name = min(errors, key=errors.get)
     estimate = draw_background(name).astype(np.float32)
     estimate = estimate + np.median(pixels[ring] - estimate[ring], axis=0)
@@ -79,29 +81,19 @@ def _read_shape(
 ) -> tuple[str | None, int]:
     """Shape and diameter by soft overlap with the rendered masks; None if none fits clearly.
 
-    Args:
-        coverage: [64 + 2 * 40, 64 + 2 * 40] share of the object in each pixel, padded by 40.
-        top: first row of its box, in unpadded pixels.
-        left: first column of its box.
-        height: height of its box.
-        width: width of its box.
+    `coverage` [64, 64] is the share of the object in each pixel, the rest its box in pixels.
     """
     masks, names, boxes = _templates()
     near = np.nonzero((np.abs(boxes - (height, width)) <= 2).all(axis=1))[0]
     if not len(near):
         return None, max(height, width)
-    start = (top - 4 + WINDOW, left - 4 + WINDOW)
-    patch = coverage[start[0] : start[0] + WINDOW, start[1] : start[1] + WINDOW]
-    overlap = np.minimum(masks[near], patch).sum((1, 2)) / np.maximum(masks[near], patch).sum(
-        (1, 2)
-    )
-    best: dict[str, tuple[float, int]] = {}
-    for value, index in zip(overlap, near, strict=True):
+    patch = _window(coverage, top, left)
+    common, either = np.minimum(masks[near], patch), np.maximum(masks[near], patch)
+    best: dict[str, tuple[float, int, str]] = {}
+    for value, index in zip(common.sum((1, 2)) / either.sum((1, 2)), near, strict=True):
         shape, diameter = names[index]
-        best[shape] = max(best.get(shape, (0.0, 0)), (float(value), diameter))
-    ranked = sorted(
-        ((value, diameter, shape) for shape, (value, diameter) in best.items()), reverse=True
-    )
+        best[shape] = max(best.get(shape, (0.0, 0, shape)), (float(value), diameter, shape))
+    ranked = sorted(best.values(), reverse=True)
     value, diameter, shape = ranked[0]
     clear = value >= 0.72 and (len(ranked) == 1 or value - ranked[1][0] >= 0.03)
     return (shape if clear else None), diameter
@@ -115,7 +107,7 @@ def _between_edges(pixels: np.ndarray) -> np.ndarray:
 
 
 def read_picture(pixels: np.ndarray, any_background: bool = False) -> Scene:
-    """Read a picture back into the facts it shows, without any training.
+    """Read a picture back into the facts it shows; what cannot be told is None, never guessed.
 
     Background from the edge, objects as connected regions, colour by nearest palette entry, shape
     by overlap with rendered masks, size by the best mask's diameter.
@@ -124,9 +116,6 @@ def read_picture(pixels: np.ndarray, any_background: bool = False) -> Scene:
         pixels: uint8 [64, 64, 3].
         any_background: read the objects before a background of any colours, too; else a picture
             without one of the four backgrounds is not read further.
-
-    Returns:
-        The scene; what cannot be told is None, never guessed.
 
     Raises:
         ValueError: another shape or type of array.
@@ -166,12 +155,11 @@ def read_picture(pixels: np.ndarray, any_background: bool = False) -> Scene:
             rows, columns = np.nonzero(grown)
         top, left = rows.min(), columns.min()
         height, width = rows.max() - top + 1, columns.max() - left + 1
-        shape, diameter = _read_shape(np.pad(share, WINDOW), top, left, height, width)
-        size = "small" if diameter < 19.5 else "large"
-        x, y = left + width / 2, top + height / 2
-        color = tuple(int(c) for c in rgb)
+        shape, diameter = _read_shape(share, top, left, height, width)
         told = (shape, _read_color(rgb)) if one_color else (None, None)
-        objects.append(SceneObject(*told, size, x, y, diameter, color))
+        size = "small" if diameter < 19.5 else "large"
+        place = left + width / 2, top + height / 2, diameter
+        objects.append(SceneObject(*told, size, *place, tuple(int(c) for c in rgb)))
     return Scene(background, tuple(objects[:9]))
 
 
@@ -188,8 +176,7 @@ def check_facts(facts: dict[str, Any], scene: Scene) -> dict[str, bool]:
     Caption objects are matched with scene objects in the way that makes most facts right.
 
     Args:
-        facts: as `t2i_course.scenes.wording.describe` gives them: `background` or None, `objects`
-            (stated attributes of each), `relations` ([index, relation, index]).
+        facts: as `t2i_course.scenes.wording.choose_facts` gives them.
         scene: drawn or read by the oracle.
 
     Returns:
@@ -198,11 +185,9 @@ def check_facts(facts: dict[str, Any], scene: Scene) -> dict[str, bool]:
         all values are True.
     """
     stated, found = facts["objects"], scene.objects
-    result = (
-        {}
-        if facts.get("background") is None
-        else {"background": facts["background"] == scene.background}
-    )
+    result = {}
+    if facts.get("background") is not None:
+        result["background"] = facts["background"] == scene.background
     result["count"] = len(stated) == len(found)
     best: dict[str, list[bool]] = {}
     places = range(max(len(stated), len(found)))
@@ -211,14 +196,12 @@ def check_facts(facts: dict[str, Any], scene: Scene) -> dict[str, bool]:
         checks: dict[str, list[bool]] = {}
         for wanted, thing in zip(stated, matched, strict=True):
             for name, value in wanted.items():
-                checks.setdefault(name, []).append(
-                    thing is not None and getattr(thing, name) == value
-                )
+                right = thing is not None and getattr(thing, name) == value
+                checks.setdefault(name, []).append(right)
         for i, relation, j in facts.get("relations", []):
-            pair = (matched[i], matched[j])
-            checks.setdefault("relation", []).append(
-                None not in pair and relation_holds(pair[0], relation, pair[1])
-            )
+            first, second = matched[i], matched[j]
+            right = None not in (first, second) and relation_holds(first, relation, second)
+            checks.setdefault("relation", []).append(right)
         if not best or sum(map(sum, checks.values())) > sum(map(sum, best.values())):
             best = checks
     return result | {name: all(values) for name, values in best.items()}

@@ -26,10 +26,16 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer, get_cosine_schedule_with_warmup
+from transformers import (
+    BatchEncoding,
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    get_cosine_schedule_with_warmup,
+)
 
 from t2i_course import runtime
-from t2i_course.photos.coco_folder import find_split
+from t2i_course.photos.coco_folder import find_split, read_captions_file
 from t2i_course.scenes import authored_wordings
 from t2i_course.scenes.drawing import sample_facts
 from t2i_course.scenes.free_wording import word_freely
@@ -41,37 +47,26 @@ VOCABULARY = 4_000
 MAX_TOKENS = 64
 TEMPERATURE = 0.05
 STAGES = ("masked words", "contrastive", "reading")
-STAGE_ENDINGS = ("-masked-words", "-contrastive")  # of the folders after the first two stages
 IGNORED = -100  # cross_entropy leaves these positions out
 
 
 def read_captions(
     files: Sequence[Path | str], image_ids: Collection[int] | None = None
 ) -> list[list[str]]:
-    """Captions of COCO caption files, those of one image together.
-
-    Args:
-        files: of captions.
-        image_ids: of the images that are read; None for all.
+    """Captions of COCO caption files, those of one image together; of some images, or of all.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is not JSON, or not in COCO's caption format.
+        ValueError: see `coco_folder.read_captions_file`.
     """
     images: dict[tuple[str, int], list[str]] = {}
-    for file in files:
-        if not Path(file).is_file():
+    for file in map(Path, files):
+        if not file.is_file():
             raise FileNotFoundError(f"no captions file {file}: check the path")
-        try:
-            for entry in json.loads(Path(file).read_text(encoding="utf-8"))["annotations"]:
-                caption = " ".join(entry["caption"].split())
-                if caption and (image_ids is None or entry["image_id"] in image_ids):
-                    images.setdefault((str(file), entry["image_id"]), []).append(caption)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{file} is not a COCO captions file ({error!r}): it needs `annotations` with "
-                "`image_id` and `caption`"
-            ) from error
+        for entry in read_captions_file(file)["annotations"]:
+            caption = " ".join(entry["caption"].split())
+            if caption and (image_ids is None or entry["image_id"] in image_ids):
+                images.setdefault((str(file), entry["image_id"]), []).append(caption)
     return list(images.values())
 
 
@@ -82,11 +77,9 @@ def train_tokenizer(captions: Sequence[str], folder: Path) -> BertTokenizer:
         captions, vocab_size=VOCABULARY, min_frequency=3, show_progress=False,
         limit_alphabet=VOCABULARY // 2,  # where every character is a word, most of them are kept
     )  # fmt: skip
-    vocabulary = folder / "vocab.txt"
-    pieces = sorted(trainer.get_vocab().items(), key=lambda item: item[1])
-    vocabulary.write_text(
-        "".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8", newline="\n"
-    )
+    vocabulary, numbers = folder / "vocab.txt", trainer.get_vocab()
+    lines = "".join(f"{piece}\n" for piece in sorted(numbers, key=numbers.get))
+    vocabulary.write_text(lines, encoding="utf-8", newline="\n")
     tokenizer = BertTokenizer(str(vocabulary), do_lower_case=True, model_max_length=MAX_TOKENS)
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -138,34 +131,6 @@ def contrastive_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, same
     return functional.cross_entropy(torch.cat([close, far], dim=1), target)
 
 
-def _masked_word_loss(
-    model: BertForMaskedLM, batch: dict[str, Tensor], tokenizer: BertTokenizer, generator: Any
-) -> Tensor:
-    """Cross-entropy of the hidden tokens; the output layer sees only their positions."""
-    special = torch.tensor(tokenizer.all_special_ids)
-    tokens = batch["input_ids"]
-    maskable = ~torch.isin(tokens, special)
-    inputs, labels = mask_words(
-        tokens, maskable, tokenizer.mask_token_id, len(tokenizer), generator
-    )
-    device = model.device
-    hidden = model.bert(inputs.to(device), batch["attention_mask"].to(device)).last_hidden_state
-    places = labels != IGNORED  # [B, T]
-    logits = model.cls(hidden[places.to(device)])  # [number hidden, V]
-    return functional.cross_entropy(logits.float(), labels[places].to(device))
-
-
-def _tokenize(tokenizer: BertTokenizer, captions: Sequence[str]) -> dict[str, Tensor]:
-    return tokenizer(
-        list(captions),
-        padding=True,
-        truncation=True,
-        max_length=MAX_TOKENS,
-        return_tensors="pt",
-        return_token_type_ids=False,
-    )
-
-
 def _draw_pair(rng: random.Random) -> tuple[str, Facts, str]:
     """A caption, what it states, and another wording of the same.
 
@@ -206,11 +171,10 @@ def _masked_word_batches(
 
 @dataclass(frozen=True)
 class ContrastiveBatch:
-    """Captions in pairs, with hard negatives.
+    """B pairs of captions that say the same, and M that say something else.
 
-    anchors, positives: B captions each that say the same; negatives: M captions that say something
-    else; same [B, B]: which rows state the same facts; facts: what the first of the anchors, the
-    first of the positives and all negatives state, in this order (captions of COCO have none).
+    same [B, B]: which rows state the same facts; facts: of the first of the anchors, of the first
+    of the positives and of all negatives, in this order (captions of COCO have none).
     """
 
     anchors: list[str]
@@ -223,14 +187,9 @@ class ContrastiveBatch:
 def _contrastive_batch(
     images: list[list[str]], rng: random.Random, size: int, scenes: bool
 ) -> ContrastiveBatch:
-    """Draw pairs: seven eighths scenes, each with a hard negative; the rest COCO.
-
-    A pair of COCO is two captions of one image.
-    """
+    """Draw pairs: scenes, each with a hard negative, and an eighth pairs of captions of a photo."""
     real = (size // 8 if scenes else size) if images else 0
-    anchors, positives, negatives, keys = [], [], [], []
-    facts: list[Facts] = []
-    others: list[Facts] = []
+    anchors, positives, negatives, keys, facts, others = [], [], [], [], [], []
     while len(anchors) < size - real:
         caption, stated, again = _draw_pair(rng)
         other = contradict(stated, rng, swap_listed=True, third=True)
@@ -245,9 +204,9 @@ def _contrastive_batch(
         keys.append(json.dumps(stated, sort_keys=True))
     for number in rng.sample(range(len(images)), min(real, len(images))):
         captions = images[number]
-        pair = rng.sample(captions, 2) if len(captions) > 1 else captions * 2
-        anchors.append(pair[0])
-        positives.append(pair[1])
+        one, other = rng.sample(captions, 2) if len(captions) > 1 else captions * 2
+        anchors.append(one)
+        positives.append(other)
         keys.append(f"image {number}")
     same = torch.tensor([[a == b for b in keys] for a in keys])
     return ContrastiveBatch(anchors, positives, negatives, same, facts + facts + others)
@@ -284,6 +243,27 @@ class Pretraining:
         self.reader = FactReader(config.hidden_size).to(device)
         self.losses: dict[str, list[float]] = {name: [] for name in STAGES}
 
+    def tokenize(self, captions: list[str]) -> BatchEncoding:
+        """Numbers of tokens, and their mask."""
+        return self.tokenizer(
+            captions, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt",
+            return_token_type_ids=False,
+        )  # fmt: skip
+
+    def masked_words(self, captions: list[str]) -> Tensor:
+        """Cross-entropy of hidden tokens; the output layer sees only their positions."""
+        batch, device = self.tokenize(captions), self.model.device
+        tokens, tokenizer = batch["input_ids"], self.tokenizer
+        maskable = ~torch.isin(tokens, torch.tensor(tokenizer.all_special_ids))
+        inputs, labels = mask_words(
+            tokens, maskable, tokenizer.mask_token_id, len(tokenizer), self.generator
+        )
+        mask = batch["attention_mask"].to(device)
+        hidden = self.model.bert(inputs.to(device), mask).last_hidden_state
+        places = labels != IGNORED  # [B, T]
+        logits = self.model.cls(hidden[places.to(device)])  # [number hidden, V]
+        return functional.cross_entropy(logits.float(), labels[places].to(device))
+
     def encode(self, texts: list[str]) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
         """Sentence features [N, D], and words of a few captions of like length at a time.
 
@@ -292,7 +272,7 @@ class Pretraining:
         order = torch.tensor(sorted(range(len(texts)), key=lambda row: len(texts[row])))
         parts = []
         for rows in order.split(48):
-            tokens = _tokenize(self.tokenizer, [texts[row] for row in rows]).to(self.model.device)
+            tokens = self.tokenize([texts[row] for row in rows]).to(self.model.device)
             words = self.model.bert(**tokens).last_hidden_state.float()
             parts.append((rows, words, tokens["attention_mask"]))
         features = torch.cat([masked_mean(words, mask) for _, words, mask in parts])
@@ -317,17 +297,12 @@ class Pretraining:
 
     def loss(self, stage: str, batches: Iterator[list[str]]) -> tuple[Tensor, Tensor]:
         """The loss of a step, and the part of it that is recorded."""
-
-        def masked_words(captions: list[str]) -> Tensor:
-            tokens = _tokenize(self.tokenizer, captions)
-            return _masked_word_loss(self.model, tokens, self.tokenizer, self.generator)
-
         if stage == "masked words":
-            loss = masked_words(next(batches))
+            loss = self.masked_words(next(batches))
             return loss, loss
         if stage == "contrastive":
             shown, _ = self.pair_losses(read=False)
-            return shown + 0.1 * masked_words(next(batches)[-self.batch_size // 4 :]), shown
+            return shown + 0.1 * self.masked_words(next(batches)[-self.batch_size // 4 :]), shown
         contrast, shown = self.pair_losses(read=True)
         return shown + 0.3 * contrast, shown
 
@@ -353,8 +328,7 @@ class Pretraining:
 
     def last_losses(self) -> dict[str, float]:
         """Means of the last hundred steps of the stages that were run."""
-        found = {name: float(np.mean(v[-100:])) for name, v in self.losses.items() if v}
-        return {name: round(value, 4) for name, value in found.items()}
+        return {n: round(float(np.mean(of[-100:])), 4) for n, of in self.losses.items() if of}
 
 
 def _card(images: list[list[str]], scenes: bool, coco: bool) -> dict[str, Any]:
@@ -395,19 +369,16 @@ def pretrain(
         output: the encoder's folder, a path, or a name in `encoders` of the data folder, by
             default caption-bert. Beside it, `<output>-masked-words` and `<output>-contrastive` keep
             the encoder as it was after the first and the second stage.
-        mlm_steps: steps on masked words alone.
-        contrastive_steps: steps on pairs of captions, masked words going on at weight 0.1.
-        reading_steps: steps on pairs of captions, their facts read by linear layers.
+        mlm_steps: on masked words alone.
+        contrastive_steps: on pairs of captions, masked words going on at weight 0.1.
+        reading_steps: on pairs of captions, their facts read by linear layers.
         batch_size: captions a step in the first stage, pairs in the others.
         folder: a data set in COCO's layout, in whatever language: learn its training captions
             (and the files'), and not those of scenes, by the first two stages.
         command: what makes it again, for the card.
-        seed: seed of weights, scenes, wordings and masks.
+        seed: of weights, scenes, wordings and masks.
         device: as `runtime.choose_device` takes it.
         progress: show a bar.
-
-    Returns:
-        The folder.
 
     Raises:
         FileExistsError: the output folder is there already.
@@ -416,7 +387,9 @@ def pretrain(
     finished = Path(output or DEFAULT_ENCODER).expanduser()
     if len(finished.parts) == 1:  # where `encoder_folder` finds it by its name, from any folder
         finished = runtime.data_folder() / "encoders" / finished
-    masked_words, contrastive = (finished.with_name(finished.name + e) for e in STAGE_ENDINGS)
+    masked_words, contrastive = (
+        finished.with_name(finished.name + ending) for ending in ("-masked-words", "-contrastive")
+    )
     for path in (finished, masked_words, contrastive):
         if path.exists():
             raise FileExistsError(f"{path} is there already: move it, or name another --output")

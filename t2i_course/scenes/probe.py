@@ -37,29 +37,17 @@ def roles_of(facts: Facts) -> tuple[str, dict[int, str]]:
         return f"2 {relation}", {a: ends[relation][0], b: ends[relation][1]}
     if len(used) == 1:  # a row or a column
         relation = used[0]
-        first = next(a for a, _, _ in pairs if all(b != a for _, _, b in pairs))
-        last = next(b for _, _, b in pairs if all(a != b for a, _, _ in pairs))
-        order = [first, ({0, 1, 2} - {first, last}).pop(), last]
-        names = (ends[relation][0], "middle", ends[relation][1])
-        return f"3 {relation}", dict(zip(order, names, strict=True))
-    counts = {r: sum(relation == r for _, relation, _ in pairs) for r in used}
-    inner = min(counts, key=counts.get)  # said of the pair once; the other relation is said twice
+        (first,) = {a for a, _, _ in pairs} - {b for _, _, b in pairs}
+        (last,) = {b for _, _, b in pairs} - {a for a, _, _ in pairs}
+        (middle,) = {0, 1, 2} - {first, last}
+        return f"3 {relation}", {
+            first: ends[relation][0], middle: "middle", last: ends[relation][1],
+        }  # fmt: skip
+    named = [relation for _, relation, _ in pairs]
+    inner = min(used, key=named.count)  # said of the pair once; the other relation is said twice
     ((a, _, b),) = [p for p in pairs if p[1] == inner]
-    third = ({0, 1, 2} - {a, b}).pop()
+    (third,) = {0, 1, 2} - {a, b}
     return f"3 {inner}, one aside", {a: ends[inner][0], b: ends[inner][1], third: "aside"}
-
-
-def _sorted_groups(facts: Facts, groups: list[list[int]]) -> list[int]:
-    """Groups without places, by what is stated of them: the first shape of `VALUES` first."""
-
-    def rank(group: int) -> list[int]:
-        stated = facts["objects"][groups[group][0]]
-        return [
-            VALUES[name].index(stated[name]) if name in stated else len(VALUES[name])
-            for name in ATTRIBUTES
-        ]
-
-    return sorted(range(len(groups)), key=rank)
 
 
 def stated_labels(facts: Facts, lists: bool = False) -> dict[str, str]:
@@ -73,15 +61,17 @@ def stated_labels(facts: Facts, lists: bool = False) -> dict[str, str]:
         For example {"background": "white", "count": "2", "2: arrangement": "2 left of",
         "2 left of: left color": "red", "2 left of: right color": "unstated", ...}.
     """
+
+    def rank(group: int) -> list[int]:
+        stated = facts["objects"][groups[group][0]]
+        return [[*VALUES[name], UNSTATED].index(stated.get(name, UNSTATED)) for name in ATTRIBUTES]
+
     groups = groups_of(facts)
     arrangement, roles = roles_of(facts)
     if lists and not roles:
-        names = ("first", "second", "third")
-        roles = dict(zip(_sorted_groups(facts, groups), names, strict=False))
-    labels = {
-        "background": facts["background"] or UNSTATED,
-        "count": str(len(facts["objects"])),
-    }
+        in_order = sorted(range(len(groups)), key=rank)
+        roles = dict(zip(in_order, ("first", "second", "third"), strict=False))
+    labels = {"background": facts["background"] or UNSTATED, "count": str(len(facts["objects"]))}
     if len(groups) > 1:
         labels[f"{len(groups)}: arrangement"] = arrangement
     for group, role in roles.items():
@@ -149,7 +139,7 @@ def probe_features(
         test_facts: what the M captions state.
 
     Returns:
-        For each question of `stated_labels` the share of right answers, and their number.
+        For each question of `stated_labels` the share of right answers, and the number of all.
     """
     train, test = torch.tensor(np.array(train_features)), torch.tensor(np.array(test_features))
     mean, deviation = train.mean(0), train.std(0) + 1e-6
@@ -158,13 +148,14 @@ def probe_features(
     test_labels = [stated_labels(f) for f in test_facts]
     results = {}
     for question in sorted({q for labels in train_labels for q in labels}):
-        rows = [i for i, labels in enumerate(train_labels) if question in labels]
-        asked = [i for i, labels in enumerate(test_labels) if question in labels]
+        rows, asked = (
+            [i for i, of in enumerate(labels) if question in of]
+            for labels in (train_labels, test_labels)
+        )
         if not asked:
             continue
         classes = sorted({train_labels[i][question] for i in rows})
-        number = {label: k for k, label in enumerate(classes)}
-        target = torch.tensor([number[train_labels[i][question]] for i in rows])
+        target = torch.tensor([classes.index(train_labels[i][question]) for i in rows])
         weights = fit_linear(train[rows], target, len(classes))
         answers = (functional.pad(test[asked], (0, 1), value=1.0) @ weights).argmax(1).tolist()
         right = [
@@ -237,16 +228,14 @@ class FactReader(nn.Module):
         order = torch.cat([rows for rows, _, _ in parts]).argsort()
         found = [self.from_words(words, mask) for _, words, mask in parts]
         from_words = [torch.cat(logits)[order] for logits in zip(*found, strict=True)]
-        readings = (self.from_sentence(sentence), from_words)
-        return (reading_loss(readings[0], targets) + reading_loss(readings[1], targets)) / 2
+        readings = self.from_sentence(sentence), from_words
+        return sum(reading_loss(each, targets) for each in readings) / 2
 
 
 def reading_loss(readings: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """Mean cross-entropy of logits, a tensor [N, A] for each question, over the questions asked.
+    """Mean cross-entropy of logits [N, A], a tensor for each of Q questions, where one is asked.
 
-    Args:
-        readings: as `FactReader` gives them.
-        targets: [N, Q], `NOT_ASKED` where a question is not asked.
+    In `targets` [N, Q], `NOT_ASKED` stands where it is not.
     """
     losses = []
     for logits, column in zip(readings, targets.T, strict=True):

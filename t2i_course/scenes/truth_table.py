@@ -18,15 +18,10 @@ from t2i_course.scenes.wording import VALUES, Facts
 
 MOST = 3  # objects in a scene
 ORDERS = list(itertools.permutations(range(MOST)))  # which object a caption's first one is, ...
-_NAMES = [
-    ("count", n) for n in range(1, MOST + 1)
-] + [("background", value) for value in VALUES["background"]]  # fmt: skip
-_NAMES += [
-    (k, name, value)
-    for k in range(MOST)
-    for name in ("shape", "color", "size", "corner")
-    for value in VALUES[name]
-]
+TRAITS = ("shape", "color", "size", "corner")
+_NAMES = [("count", n + 1) for n in range(MOST)]
+_NAMES += [("background", value) for value in VALUES["background"]]
+_NAMES += [(k, name, value) for k in range(MOST) for name in TRAITS for value in VALUES[name]]
 _NAMES += [(i, r, j) for i, j in itertools.permutations(range(MOST), 2) for r in RELATIONS]
 BITS = {name: (number // 60, 1 << number % 60) for number, name in enumerate(_NAMES)}
 WORDS = 1 + (len(_NAMES) - 1) // 60  # 64-bit numbers that hold all bits
@@ -46,8 +41,8 @@ def _shown(scene: Scene) -> list[int]:
     things = scene.objects
     names: list[tuple] = [("count", len(things)), ("background", scene.background)]
     for k, thing in enumerate(things):
-        values = {name: getattr(thing, name) for name in ("shape", "color", "size", "corner")}
-        names += [(k, name, value) for name, value in values.items() if value is not None]
+        values = [(k, name, getattr(thing, name)) for name in TRAITS]
+        names += [value for value in values if value[2] is not None]
     for i, j in itertools.permutations(range(len(things)), 2):
         names += [(i, r, j) for r in RELATIONS if relation_holds(things[i], r, things[j])]
     return _bits(names)
@@ -72,12 +67,7 @@ class TruthTable:
     """
 
     def __init__(self, facts: Sequence[Facts], scenes: Sequence[Scene]) -> None:
-        """Turn captions and scenes into bits.
-
-        Args:
-            facts: what each caption states, of one to three objects.
-            scenes: what each picture shows.
-        """
+        """Turn into bits what captions state, of one to three objects, and what scenes show."""
         self.shown = np.array([_shown(scene) for scene in scenes], dtype=np.int64)  # [N, W]
         self.needed = np.array(
             [[_needed(stated, order) for order in ORDERS] for stated in facts], dtype=np.int64

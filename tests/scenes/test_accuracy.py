@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 
-from t2i_course.data import pack
 from t2i_course.evaluation import wilson_interval
 from t2i_course.scenes import drawing, wording
 from t2i_course.scenes.accuracy import (
@@ -37,15 +36,11 @@ def found(drawn) -> list[drawing.Scene]:
     return read_scenes(drawn[0])
 
 
-def test_real_pictures_show_what_their_captions_say(drawn, found):
-    shares = accuracy(check_scenes(found, drawn[2]), drawn[2])
-    assert shares["all"].value >= 0.98
+def test_real_pictures_show_what_their_captions_say_and_others_by_accident(drawn, found):
+    facts = drawn[2]
+    shares = accuracy(check_scenes(found, facts), facts)
     assert all(share.value >= 0.98 for share in shares.values())
     assert set(KINDS) < set(shares)
-
-
-def test_shuffled_captions_are_right_by_accident_only(drawn, found):
-    images, _, facts = drawn
     others = [facts[i] for i in derangement(range(len(facts)))]
     shares = accuracy(check_scenes(found, others), others)
     assert shares["all"].value < 0.05
@@ -74,7 +69,7 @@ def test_gray_pictures_have_nothing_right_but_gray_backgrounds(drawn):
 
 
 def test_parts_add_up_to_the_whole_and_intervals_are_wilsons(drawn, found):
-    images, true, facts = drawn
+    facts = drawn[2]
     others = [facts[i] if k % 2 else facts[k] for k, i in enumerate(derangement(range(300)))]
     subsets = ["val_unseen" if k % 3 else "val_seen" for k in range(300)]
     shares = accuracy(check_scenes(found, others), others, subsets)
@@ -89,29 +84,14 @@ def test_parts_add_up_to_the_whole_and_intervals_are_wilsons(drawn, found):
     assert shares["corner"].samples == sum("corner" in f["objects"][0] for f in others)
 
 
-def test_floats_count_as_the_bytes_they_round_to(drawn):
-    images, _, facts = drawn
-    floats = images[:20].astype(np.float32) / 127.5 - 1
-    assert (check_images(floats, facts[:20]) == check_images(images[:20], facts[:20])).all()
-
-
-def test_captions_of_a_split_are_true_of_its_pictures_and_kinds_nobody_asks_for_are_left_out(
-    small_scenes, tmp_path
-):
-    packed = pack(small_scenes, "val", 64, cache=tmp_path, progress=False)
-    first = [entry["facts"] for entry in drawing.read_captions(small_scenes, "val")[::5]]
-    assert accuracy(check_images(packed.images, first), first)["all"].value >= 0.95
+def test_kinds_that_nobody_asks_for_are_left_out(found):
     single = [{"background": None, "objects": [{"color": "red"}], "relations": []}]
-    assert set(accuracy(check_images(packed.images[:1], single), single)) == {
-        "all", "one object", "color", "count",
-    }  # fmt: skip
+    shares = accuracy(check_scenes(found[:1], single), single)
+    assert set(shares) == {"all", "one object", "color", "count"}
 
 
-@pytest.mark.parametrize(
-    "groups", [range(2), range(7), range(500), [0, 0, 1, 1], [5, 5, 5, 1, 2, 3], list("aabbccdde")]
-)
+@pytest.mark.parametrize("groups", [range(2), range(500), [0, 0, 1, 1], list("aabbccdde")])
 def test_no_picture_meets_a_caption_of_its_own_group(groups):
-    groups = list(groups)
     for seed in range(20):
         others = derangement(groups, seed)
         assert sorted(others) == list(range(len(groups)))
@@ -125,7 +105,7 @@ def test_derangement_follows_its_seed_and_reaches_everyone():
     assert reached == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("groups", [[], [1], [1, 1], [1, 1, 1, 2, 3]])
+@pytest.mark.parametrize("groups", [[], [1], [1, 1, 1, 2, 3]])
 def test_derangement_that_cannot_be_is_refused(groups):
     with pytest.raises(ValueError, match="cannot be given captions of others"):
         derangement(groups)
@@ -139,8 +119,6 @@ def test_pictures_and_captions_that_do_not_fit_are_refused(drawn):
         check_images(images[:0], [])
     with pytest.raises(ValueError, match="64 x 64 pixels are needed"):
         check_images(np.zeros((2, 3, 32, 32), np.uint8), facts[:2])
-    with pytest.raises(ValueError, match="subsets for 2 pictures"):
-        accuracy(np.zeros((2, 7), np.int8), facts[:2], ["val_seen"])
 
 
 # Variety within a caption

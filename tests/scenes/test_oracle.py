@@ -43,7 +43,7 @@ def test_reads_places_to_half_a_pixel():
 
 def test_every_single_change_of_a_fact_is_noticed():
     """A caption that was contradicted in one respect fails, though its picture is unchanged."""
-    wrong, told = 0, 0
+    wrong = 0
     for scene in drawn(300, "change"):
         rng = random.Random(repr(scene))
         facts = wording.choose_facts(scene, rng)
@@ -51,45 +51,32 @@ def test_every_single_change_of_a_fact_is_noticed():
         assert all(oracle.check_facts(facts, found).values())
         other = wording.contradict(facts, rng)
         true_anyway = all(oracle.check_facts(other, scene).values())
-        told += 1
         wrong += all(oracle.check_facts(other, found).values()) != true_anyway
-    assert wrong / told < 0.01
+    assert wrong < 3
 
 
-def test_noise_and_blank_pictures_are_unreadable():
+def test_noise_blank_and_blurred_pictures_are_unreadable_rather_than_guessed():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert not oracle.read_picture(noise).readable
-    blank = np.full((64, 64, 3), 250, dtype=np.uint8)
-    assert oracle.read_picture(blank).background == "white"
-    assert not oracle.read_picture(blank).readable
+    blank = oracle.read_picture(np.full((64, 64, 3), 250, dtype=np.uint8))
+    assert blank.background == "white" and not blank.readable
+    blur = ImageFilter.GaussianBlur(6)
+    scenes = drawn(100, "blur")
+    found = [oracle.read_picture(np.asarray(drawing.render(s).filter(blur))) for s in scenes]
+    assert sum(not scene.readable for scene in found) >= 85
+    guessed = [f for f, s in zip(found, scenes, strict=True) if f.readable and look(f) != look(s)]
+    assert len(guessed) <= 5
 
 
-def test_heavy_blur_is_unreadable_rather_than_guessed():
-    guessed, unreadable = 0, 0
-    for scene in drawn(100, "blur"):
-        blurred = drawing.render(scene).filter(ImageFilter.GaussianBlur(6))
-        found = oracle.read_picture(np.asarray(blurred))
-        if found.readable:
-            guessed += look(found) != look(scene)
-        else:
-            unreadable += 1
-    assert unreadable >= 85
-    assert guessed <= 5
-
-
-def test_a_blob_between_two_shapes_has_no_shape():
+def test_a_blot_has_no_shape_and_a_colour_off_the_palette_no_name():
     rng = random.Random(3)
     pixels = drawing.draw_background("white").copy()
     for _ in range(60):  # a ragged blot
         x, y = rng.randint(22, 38), rng.randint(22, 38)
         pixels[y : y + rng.randint(1, 5), x : x + rng.randint(1, 5)] = drawing.COLORS["red"]
     (thing,) = oracle.read_picture(pixels).objects
-    assert thing.shape is None
-    assert thing.color == "red"
-
-
-def test_a_colour_off_the_palette_is_none():
-    pixels = drawing.draw_background("white").copy()
+    assert (thing.shape, thing.color) == (None, "red")
+    pixels[15:45, 15:45] = 250
     pixels[20:40, 20:40] = (90, 90, 20)
     (thing,) = oracle.read_picture(pixels).objects
     assert (thing.shape, thing.color, thing.size) == ("square", None, "large")

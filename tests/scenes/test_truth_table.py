@@ -19,11 +19,3 @@ def test_table_says_of_every_pair_what_check_facts_says():
     own = np.repeat(np.arange(60), 3)
     assert found[np.arange(180), own].all()  # a caption is true of its own picture
     assert 0 < found[:180].sum() - 180 < 0.1 * found[:180].size  # and of some others
-
-
-def test_rows_are_looked_up_in_any_order():
-    rng = random.Random(4)
-    scenes = [sample_scene(rng) for _ in range(9)]
-    table = TruthTable([choose_facts(scene, rng) for scene in scenes], scenes)
-    whole, rows = table(np.arange(9), np.arange(9)), np.array([7, 2, 2])
-    assert (table(rows, rows[:2]) == whole[rows][:, rows[:2]]).all()
