@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i_course import multitask
-from t2i_course.commands.console import add_device, note, say
+from t2i_course.commands.console import add_shared, note, say
 from t2i_course.data import image_transform, to_uint8
 from t2i_course.metrics.networks import load_network
 from t2i_course.photos.pictures import decode_picture, upright
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "or a path; default: %(default)s")  # fmt: skip
     add("--width", type=int, default=4, metavar="K", help="captions that the search keeps at each "
         "word; 1 is greedy; default: %(default)s")  # fmt: skip
-    add_device(parser)
+    add_shared(parser, "--device")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_course import runtime
-from t2i_course.commands.console import add_seed, say
+from t2i_course.commands.console import add_shared, say
 from t2i_course.photos.video_file import write_video
 from t2i_course.scenes import bouncing_balls
 
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--output", metavar="FOLDER", required=True, help="a new folder")
     add("--count", type=int, default=6, help="default: %(default)s")
-    add_seed(parser)
+    add_shared(parser, "--seed")
 
 
 def run(args: argparse.Namespace) -> int:

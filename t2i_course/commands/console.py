@@ -15,38 +15,27 @@ if TYPE_CHECKING:
     from t2i_course.runtime import Settings
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Add the seed of all that is drawn at random."""
-    parser.add_argument("--seed", metavar="N", help="default: T2I_SEED, else 0")
+SHARED = {  # options of several commands
+    "--seed": {"metavar": "N", "help": "default: T2I_SEED, else 0"},
+    "--device": {"help": "auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE, else auto"},
+    "--data": {"metavar": "DATA", "help": "scenes, or a folder in COCO's layout, or of shards; "
+               "default: T2I_DATA, else scenes"},
+    "--on-bad-image": {"choices": ("raise", "skip"), "default": "raise", "help": "what to do with "
+                       "a missing or damaged picture: stop, or leave it out and say so; default: "
+                       "%(default)s"},
+    "--truncation": {"type": float, "default": 1.0, "metavar": "PSI", "help": "of the style "
+                     "decoder: 0 draws one picture a caption, 1 is off; default: %(default)s"},
+    "--extractor": {"metavar": "NAME|PATH", "help": "network for distances; default: "
+                    "scene-features on scenes, none on photos"},
+    "--matcher": {"metavar": "NAME|PATH", "help": "network for retrieval; default: "
+                  "caption-matcher on scenes, none on photos"},
+}  # fmt: skip
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add where it computes."""
-    parser.add_argument(
-        "--device", help="auto, cpu, cuda, cuda:N or mps; default: T2I_DEVICE, else auto"
-    )
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add seed and device."""
-    add_seed(parser)
-    add_device(parser)
-
-
-def add_data(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """Add what names a data set; `more` says what else is to be said of the default."""
-    parser.add_argument(
-        "--data", metavar="DATA", help="scenes, or a folder in COCO's layout, or of shards; "
-        f"default: T2I_DATA, else scenes{'; ' * bool(more)}{more}",
-    )  # fmt: skip
-
-
-def add_bad_image(parser: argparse.ArgumentParser) -> None:
-    """Add what is done with a picture that cannot be read."""
-    parser.add_argument(
-        "--on-bad-image", choices=("raise", "skip"), default="raise", help="what to do with a "
-        "missing or damaged picture: stop, or leave it out and say so; default: %(default)s",
-    )  # fmt: skip
+def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add options that several commands take."""
+    for name in names:
+        parser.add_argument(name, **SHARED[name])
 
 
 def read_settings(args: argparse.Namespace) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2i_course.commands.console import add_bad_image, note, say
+from t2i_course.commands.console import add_shared, note, say
 from t2i_course.photos.convert import convert_table
 
 
@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "image,caption, or as Flickr8k and Flickr30k have them")  # fmt: skip
     add("pictures", metavar="FOLDER", help="the file names are relative to it")
     add("--output", metavar="FOLDER", required=True, help="a new folder")
-    add_bad_image(parser)
+    add_shared(parser, "--on-bad-image")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t2i_course.commands.console import add_common, command_line, say
+from t2i_course.commands.console import add_shared, command_line, say
 from t2i_course.scenes import pretraining
 
 
@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--mlm-steps", type=int, help="steps on masked words")
     add("--contrastive-steps", type=int, help="steps on pairs of captions")
     add("--reading-steps", type=int, help="steps in which linear layers read the facts")
-    add_common(parser)
+    add_shared(parser, "--seed", "--device")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,27 +8,10 @@ from pathlib import Path
 
 from t2i_course import data, generation, report
 from t2i_course.checkpoints import checkpoint_path
-from t2i_course.commands.console import (
-    add_bad_image,
-    add_common,
-    add_data,
-    command_line,
-    note,
-    say,
-)
-from t2i_course.commands.generate import add_truncation
+from t2i_course.commands.console import add_shared, command_line, note, say
 from t2i_course.metrics import held_out, protocol
 from t2i_course.photos import shared_pictures
 from t2i_course.report import Evaluation
-
-
-def add_instruments(parser: argparse.ArgumentParser) -> None:
-    """Add the networks that pictures are measured with."""
-    add = parser.add_argument
-    add("--extractor", metavar="NAME|PATH", help="network for distances; default: scene-features "
-        "on scenes, none on photos")  # fmt: skip
-    add("--matcher", metavar="NAME|PATH", help="network for retrieval; default: caption-matcher on "
-        "scenes, none on photos")  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
     either.add_argument("--pictures", metavar="DIR", help="a folder of pictures with captions.json,"
         " as `generate --output-dir` writes it")  # fmt: skip
-    add_data(parser)
+    add_shared(parser, "--data")
     add("--split", choices=("val", "test"), default="val", help="whose captions: val for choices, "
         "test for what is reported; default: %(default)s")  # fmt: skip
     add("--captions", metavar="FILE", help="scene accuracy on other captions with what they state, "
@@ -52,11 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "folder; a name on the hub, OWNER/NAME, is downloaded")  # fmt: skip
     add("--grid", metavar="FILE.png", help="the first 24 of the measured pictures beside the real "
         "ones, with their captions")  # fmt: skip
-    add_truncation(parser)
-    add_instruments(parser)
-    add_bad_image(parser)
+    add_shared(parser, "--truncation", "--extractor", "--matcher", "--on-bad-image")
     add("--ledger", metavar="NAME", help="add the rows to data/results/NAME.json")
-    add_common(parser)
+    add_shared(parser, "--seed", "--device")
 
 
 def run(args: argparse.Namespace) -> int:

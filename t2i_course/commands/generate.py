@@ -8,13 +8,7 @@ from pathlib import Path
 import torch
 
 from t2i_course import generation
-from t2i_course.commands.console import add_common, note, say
-
-
-def add_truncation(parser: argparse.ArgumentParser) -> None:
-    """Add how far styles are from their mean."""
-    parser.add_argument("--truncation", type=float, default=1.0, metavar="PSI", help="of the style "
-        "decoder: 0 draws one picture a caption, 1 is off; default: %(default)s")  # fmt: skip
+from t2i_course.commands.console import add_shared, note, say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--output-dir is given")  # fmt: skip
     add("--output-dir", metavar="DIR", help="write one PNG a sample and captions.json here")
     add("--overwrite", action="store_true", help="replace what an earlier generate wrote in DIR")
-    add_truncation(parser)
-    add_common(parser)
+    add_shared(parser, "--truncation", "--seed", "--device")
 
 
 def run(args: argparse.Namespace) -> int:

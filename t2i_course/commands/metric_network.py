@@ -6,14 +6,7 @@ import argparse
 import sys
 
 from t2i_course import checkpoints, latent_space, multitask
-from t2i_course.commands.console import (
-    add_bad_image,
-    add_common,
-    add_data,
-    check_steps,
-    command_line,
-    say,
-)
+from t2i_course.commands.console import add_shared, check_steps, command_line, say
 from t2i_course.metrics import caption_matcher, photo_features, scene_features
 from t2i_course.metrics.networks import train_network
 from t2i_course.scenes import drawing
@@ -32,16 +25,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("network", choices=PREPARE, help="scene-features, for FD-scenes; caption-matcher, for "
         "retrieval; photo-features, for distances of photos, trained without labels; captioner, "
-        "which words pictures and teaches a generator word by word; shared-space, one space for "
-        "pictures and captions, which may teach one, too")  # fmt: skip
-    add_data(parser, f"captioner draws {CROWDED:,} of them, most with three objects")
+        "which words pictures and teaches a generator word by word, and draws "
+        f"{CROWDED:,} scenes to learn from, most with three objects, unless --data is given; "
+        "shared-space, one space for pictures and captions, which may teach one, too")  # fmt: skip
+    add_shared(parser, "--data")
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher, captioner and "
         "shared-space; default: caption-bert, for shared-space caption-bert-2")  # fmt: skip
     add("--steps", type=int, help="default: 3000, for shared-space 1800, for captioner 8000")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
-    add_bad_image(parser)
+    add_shared(parser, "--on-bad-image")
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
-    add_common(parser)
+    add_shared(parser, "--seed", "--device")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from t2i_course import report, thesis
-from t2i_course.commands.console import add_device, say
+from t2i_course.commands.console import add_shared, say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Chinese, for xelatex with ctex; default: %(default)s")  # fmt: skip
     add("--captions", type=int, default=100, metavar="N", help="fresh captions on which the "
         "generators are compared, each drawn twice; default: %(default)s")  # fmt: skip
-    add_device(parser)
+    add_shared(parser, "--device")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import argparse
 import soundfile
 
 from t2i_course import runtime, video_to_audio
-from t2i_course.commands.console import add_device, note, say
+from t2i_course.commands.console import add_shared, note, say
 from t2i_course.metrics.sound_accuracy import onsets
 from t2i_course.photos import video_file
 from t2i_course.scenes.bouncing_balls import SOUND_RATE, VIEW
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--video", metavar="FILE.mp4", help="the clip with its sound, too")
     add("--model", metavar="NAME|PATH", default="video-to-audio", help="a name in "
         "data/checkpoints, or a path; default: %(default)s")  # fmt: skip
-    add_device(parser)
+    add_shared(parser, "--device")
 
 
 def run(args: argparse.Namespace) -> int:

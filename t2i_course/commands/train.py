@@ -26,15 +26,7 @@ from t2i_course import (
     training,
 )
 from t2i_course.commands import train_networks
-from t2i_course.commands.console import (
-    add_common,
-    add_data,
-    command_line,
-    first_process,
-    note,
-    say,
-)
-from t2i_course.commands.evaluate import add_instruments
+from t2i_course.commands.console import add_shared, command_line, first_process, note, say
 from t2i_course.commands.options import add_fields, fill, given_fields, option_fields
 from t2i_course.data import PackedCaptions
 from t2i_course.gan import GanConfig
@@ -133,8 +125,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=PRESETS, help="options for photos: coco-day for a day of one GPU on "
         "COCO's train2017, val-hour for an hour on val2017; what else is given goes "
         "before")  # fmt: skip
-    add_data(parser)
-    add_common(parser)
+    add_shared(parser, "--data", "--seed", "--device")
     both = parser.add_mutually_exclusive_group()
     both.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     both.add_argument("--restart", action="store_true", help="throw the last checkpoint away")
@@ -142,7 +133,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_fields(parser, RunOptions, "the run", own)
     add_fields(parser, TrainingConfig, "the loop", own)
     add_fields(parser, GanConfig, "gan and style", own)
-    add_instruments(parser)
+    add_shared(parser, "--extractor", "--matcher")
 
 
 @dataclass(frozen=True)

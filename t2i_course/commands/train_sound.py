@@ -7,7 +7,7 @@ import sys
 import time
 
 from t2i_course import checkpoints, runtime, video_to_audio
-from t2i_course.commands.console import add_common, check_steps, command_line, say
+from t2i_course.commands.console import add_shared, check_steps, command_line, say
 from t2i_course.metrics import sound_features
 from t2i_course.metrics.networks import NO_ENCODER
 
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "%(default)s")  # fmt: skip
     add("--steps", type=int, default=3200, help="default: %(default)s")
     add("--output", metavar="NAME|PATH", help="default: my-NETWORK")
-    add_common(parser)
+    add_shared(parser, "--seed", "--device")
 
 
 def run(args: argparse.Namespace) -> int:
