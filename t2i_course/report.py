@@ -157,9 +157,9 @@ def read_rows(folder: Path | None = None) -> list[Row]:
     return list(rows.values())
 
 
-def find_row(id: str, folder: Path | None = None) -> Row:
+def find_row(id: str) -> Row:
     """Return the ledger's row of that id, or raise KeyError."""
-    for row in read_rows(folder):
+    for row in read_rows():
         if row.id == id:
             return row
     raise KeyError(f"the ledger has no row {id!r}")
