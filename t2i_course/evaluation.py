@@ -27,18 +27,11 @@ CANDIDATES = 64  # neighbours that are kept of a tested sample
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number.
+    """A measured number."""
 
-    Attributes:
-        value: of the whole samples.
-        interval: (low, high) at 95 %; None if it was not asked for.
-        samples: on how many samples it rests, of the smaller set.
-        low, high: ends of the interval.
-    """
-
-    value: float
-    interval: tuple[float, float] | None
-    samples: int
+    value: float  # of the whole samples
+    interval: tuple[float, float] | None  # low and high at 95 %; None if it was not asked for
+    samples: int  # on how many samples it rests, of the smaller set
 
     low = property(lambda self: self.interval[0])
     high = property(lambda self: self.interval[1])
@@ -91,12 +84,7 @@ def bootstrap_interval(
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Interval of a share at 95 % (Wilson, 1927); it has a width at 0 and 1, too.
-
-    Args:
-        share: of `count` trials, 0 to 1.
-        count: number of trials.
-    """
+    """Interval of a share at 95 % (Wilson, 1927); it has a width at 0 and 1, too."""
     z2 = NORMAL_95**2 / count
     centre = (share + z2 / 2) / (1 + z2)
     margin = math.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
@@ -226,14 +214,8 @@ def frechet(
 ) -> Estimate:
     """Frechet distance of features, with a bootstrap interval.
 
-    Args:
-        real: features [N, D].
-        generated: features [M, D].
-        repeats: of the bootstrap; 0 for no interval. With 2,048 features each takes seconds.
-        allow_few: see `statistics`.
-
-    Raises:
-        ValueError: see `statistics` and `frechet_distance`.
+    Of [N, D] and [M, D], see `statistics`; without an interval for 0 repeats, of which each takes
+    seconds with 2,048 features.
     """
 
     def distance(*drawn: np.ndarray) -> float:
@@ -312,16 +294,8 @@ def precision_recall(
         recall    = mean over Phi_r of f(phi_r, Phi_g)
 
     Memory does not grow with N M. The intervals come from halves of both sets
-    (`bootstrap_interval`), and are never narrower than Wilson's.
-
-    Args:
-        real: Phi_r, [N, D].
-        generated: Phi_g, [M, D].
-        k: of the neighbour. Larger balls raise both shares: state it.
-        repeats: of the redrawing; 0 for no intervals.
-
-    Raises:
-        ValueError: fewer than 2 k + 2 samples in a set, or widths that differ.
+    (`bootstrap_interval`), and are never narrower than Wilson's. Larger k raise both shares: state
+    it. Takes Phi_r [N, D] and Phi_g [M, D]; fewer than 2 k + 2 samples in a set are a ValueError.
     """
     real, generated = feature_pair(real, generated, 2 * k + 2)
     centre = real.mean(axis=0)  # distances keep more digits near the origin

@@ -21,15 +21,10 @@ from t2i_course.evaluation import Estimate
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `paired_bootstrap` says.
+    """What `paired_bootstrap` says."""
 
-    Attributes:
-        difference: mean score of the first minus that of the second, with its interval at 95 %.
-        p_value: two-sided, of no difference.
-    """
-
-    difference: Estimate
-    p_value: float
+    difference: Estimate  # mean score of the first minus that of the second
+    p_value: float  # two-sided, of no difference
 
 
 def paired_bootstrap(
@@ -89,12 +84,9 @@ def _scores(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def seed_interval(
     values: Sequence[float] | np.ndarray, least: float = -np.inf, greatest: float = np.inf
 ) -> tuple[float, float] | None:
-    """Student's interval of the mean of some seeds' values at 95 %; None of a single value.
+    """Student's interval of the mean of some seeds' values at 95 %, cut at the metric's limits.
 
-    Args:
-        values: [S], one of each seed.
-        least: value that the metric can have; the interval is cut there.
-        greatest: likewise.
+    None of a single value.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < 2:

@@ -150,31 +150,17 @@ def _pixels(name: str, images: Tensor | np.ndarray, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Answer:
-    """One rater's answer to one trial.
+    """One rater's answer to one trial; ValueError if its scores are none that the form writes."""
 
-    Attributes:
-        study: the study's id; it changes when a picture, caption or source does.
-        rater: the name that the rater gave.
-        trial: number of the trial in the study, the same for all raters.
-        item: number of the caption.
-        sources: of the picture shown; or of the two pictures shown, the left one first.
-        scores: {"quality": 1 to 5, "fit": 1 to 5}; for two pictures {"choice": 0}, the left one, or
-            {"choice": 1}.
-        seconds: from the showing of the trial to the answer.
-        time: of the answer, in ISO 8601; "simulated" if nobody gave it.
-
-    Raises:
-        ValueError: the scores are not what the form would have written.
-    """
-
-    study: str
-    rater: str
-    trial: int
-    item: int
-    sources: tuple[str, ...]
+    study: str  # the study's id; it changes when a picture, caption or source does
+    rater: str  # the name that the rater gave
+    trial: int  # number of the trial in the study, the same for all raters
+    item: int  # number of the caption
+    sources: tuple[str, ...]  # of the picture shown; or of the two, the left one first
+    # {"quality": 1 to 5, "fit": 1 to 5}; for two pictures {"choice": 0}, the left one, or 1
     scores: dict[str, int]
-    seconds: float
-    time: str
+    seconds: float  # from the showing of the trial to the answer
+    time: str  # of the answer, in ISO 8601; "simulated" if nobody gave it
 
     def __post_init__(self) -> None:
         """Refuse what no form would have written."""
@@ -191,14 +177,10 @@ class Answer:
 
 
 def append_answer(path: str | Path, answer: Answer) -> None:
-    """Write an answer to the end of a file and wait until it is on the disk.
+    """Write an answer to the end of a file and wait until it is on the disk; none if simulated.
 
     A last line that was cut short, by a kernel that died or a full disk, is removed first, with a
     warning.
-
-    Raises:
-        ValueError: nobody gave the answer: simulated ones have no place among people's.
-        OSError: the file cannot be written.
     """
     if answer.time == SIMULATED:
         raise ValueError("a simulated answer has no place in a file of people's answers")

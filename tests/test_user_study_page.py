@@ -37,8 +37,8 @@ from t2i_course.user_study import RatingForm, make_study
 with np.load("study.npz") as file:
     captions = file["captions"].tolist()
     pictures = {name: file[name] for name in file if name != "captions"}
-study = make_study(captions, pictures, kind="KIND", seed=3)
-RatingForm(study, "answers-KIND.jsonl")
+study = make_study(captions, pictures, seed=3)
+RatingForm(study, "answers.jsonl")
 """
 
 
@@ -116,21 +116,21 @@ def call(address: str, token: str, method: str, path: str):
 class Page:
     """What a rater does on the page."""
 
-    def __init__(self, driver, lab, kind):
+    def __init__(self, driver, lab):
         self.driver, (self.address, self.token, folder) = driver, lab
         pictures = np.random.default_rng(0).integers(0, 256, (2, 2, 3, 64, 64), dtype=np.uint8)
         self.pictures = dict(zip(SOURCES, pictures, strict=True))
         np.savez(folder / "study.npz", captions=CAPTIONS, **self.pictures)
-        self.study = make_study(CAPTIONS, self.pictures, kind=kind, seed=3)
-        cell = nbformat.v4.new_code_cell(CELL.replace("KIND", kind).strip())
+        self.study = make_study(CAPTIONS, self.pictures, seed=3)
+        cell = nbformat.v4.new_code_cell(CELL.strip())
         kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
         notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
-        nbformat.write(notebook, folder / f"{kind}.ipynb")
-        self.answers = folder / f"answers-{kind}.jsonl"
-        self.open(kind)
+        nbformat.write(notebook, folder / "study.ipynb")
+        self.answers = folder / "answers.jsonl"
+        self.open()
 
-    def open(self, kind):
-        self.driver.get(f"{self.address}/lab/tree/{kind}.ipynb?token={self.token}&reset")
+    def open(self):
+        self.driver.get(f"{self.address}/lab/tree/study.ipynb?token={self.token}&reset")
         self.wait(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell"))
         # The page itself must be connected: before, a key is lost, whatever the server says.
         self.wait(lambda d: "| Idle" in d.find_element(By.ID, "jp-main-statusbar").text)
@@ -171,10 +171,10 @@ class Page:
         self.driver.find_element(By.CSS_SELECTOR, ".jp-OutputArea input").send_keys(name)
         self.click("Begin")
 
-    def shown(self, place=0):
-        """The picture in that place, as the browser drew it: [H, W, 3]."""
+    def shown(self):
+        """The picture, as the browser drew it: [H, W, 3]."""
         script = """
-            const image = document.querySelectorAll('img.study-picture')[arguments[0]];
+            const image = document.querySelector('img.study-picture');
             if (!image || !image.complete || !image.naturalWidth) return null;
             const canvas = document.createElement('canvas');
             canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
@@ -184,7 +184,7 @@ class Page:
             const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
             return [size.width, size.height, canvas.width, canvas.height, Array.from(data)];
         """
-        width, height, columns, rows, data = self.wait(lambda d: d.execute_script(script, place))
+        width, height, columns, rows, data = self.wait(lambda d: d.execute_script(script))
         assert (width, height) == (columns, rows), "the page stretches the picture"
         return np.array(data, dtype=np.uint8).reshape(rows, columns, 4)[..., :3]
 
@@ -193,17 +193,16 @@ class Page:
         rater = self.rater
         self.wait(lambda d: self.text("study-progress") == f"{progress}, rated by {rater}")
         assert self.text("study-caption") == CAPTIONS[trial.item]
-        for place, source in enumerate(trial.sources):
-            expected = np.moveaxis(self.pictures[source][trial.item], 0, -1)
-            expected = expected.repeat(4, axis=0).repeat(4, axis=1)
-            self.wait(lambda d, e=expected, p=place: np.array_equal(self.shown(p), e))
+        expected = np.moveaxis(self.pictures[trial.sources[0]][trial.item], 0, -1)
+        expected = expected.repeat(4, axis=0).repeat(4, axis=1)
+        self.wait(lambda d: np.array_equal(self.shown(), expected))
         page = self.driver.page_source
         assert "study-picture" in page and not any(name in page for name in SOURCES)
 
 
 @pytest.mark.slow
 def test_ratings_clicked_in_jupyterlab_are_in_the_file_also_when_the_kernel_dies(driver, lab):
-    page = Page(driver, lab, "ratings")
+    page = Page(driver, lab)
     page.begin("Ada")
     order = page.study.order("ada")
     for done, trial in enumerate(order[:2]):
@@ -219,7 +218,7 @@ def test_ratings_clicked_in_jupyterlab_are_in_the_file_also_when_the_kernel_dies
     (kernel,) = call(*lab[:2], "GET", "/api/kernels")
     call(*lab[:2], "POST", f"/api/kernels/{kernel['id']}/restart")
     assert [a.trial for a in read_answers(page.answers)] == [t.number for t in order[:2]]
-    page.open("ratings")
+    page.open()
     page.begin(" ada ")
     for done, trial in enumerate(order[2:], start=2):
         page.check_trial(trial, f"{done + 1} of 4")
@@ -234,20 +233,3 @@ def test_ratings_clicked_in_jupyterlab_are_in_the_file_also_when_the_kernel_dies
     assert [a.scores["quality"] for a in saved] == [4, 4, 5, 5]
     assert [a.scores["fit"] for a in saved] == [2, 2, 5, 5]
     assert {a.rater for a in saved} == {"ada"}
-
-
-@pytest.mark.slow
-def test_choices_clicked_in_jupyterlab_are_in_the_file(driver, lab):
-    page = Page(driver, lab, "pairs")
-    page.begin("grace")
-    order = page.study.order("grace")
-    for done, (trial, label) in enumerate(
-        zip(order, ["left picture", "right picture"], strict=True)
-    ):
-        page.check_trial(trial, f"{done + 1} of 2")
-        page.click(label, within="study-choice")
-        page.click("Next")
-    assert page.text("study-end").startswith("Thank you. All 2 are answered")
-    saved = read_answers(page.answers)
-    assert [(a.trial, a.sources) for a in saved] == [(t.number, t.sources) for t in order]
-    assert [a.scores["choice"] for a in saved] == [0, 1]

@@ -28,10 +28,7 @@ SMALLEST = 0.5  # side of the cuts of photos that it learns from
 
 
 def prepare(setting: Setting) -> Task:
-    """A new network and its training, for `networks.train_network`.
-
-    A step of 256 pairs gives each caption that many pictures to choose from.
-    """
+    """A new network and its training, for `networks.train_network`."""
     device, drawn = setting.device, drawing.are_in(setting.folder)
     text = {
         split: embed_captions(setting.encoder, packed.all_captions, progress=setting.progress)
@@ -61,11 +58,7 @@ def prepare(setting: Setting) -> Task:
 def load_caption_matcher(
     name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
 ) -> SharedSpace:
-    """Load a trained matcher, in eval mode.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
-    """
+    """Load a trained matcher, in eval mode; errors as `checkpoints.load_generator`."""
     network = load_shared_space(name, device, NAME)
     network.name = f"caption-matcher {network.fingerprint[:8]}"
     return network
@@ -77,10 +70,6 @@ def matched_text(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Turn N captions into features in the matcher's space, float32 [N, E].
-
-    Raises:
-        ValueError: the matcher was trained with another text encoder than there is.
-    """
+    """Turn N captions into features in the matcher's space, float32 [N, E], by its own encoder."""
     encoder = load_trained_encoder(matcher.encoder, matcher.name, device)
     return matcher.embed_text(embed_captions(encoder, captions, progress=progress))

@@ -164,15 +164,7 @@ def clip_score(
     """Mean CLIP score of pictures and their captions, 0 to 100, with a bootstrap interval.
 
     The cosine is cut at 0 for each pair (hessel2021clipscore), and not for the mean, as
-    torchmetrics does it.
-
-    Args:
-        image_features: [N, E], of any length.
-        text_features: [N, E]; row i is the caption of picture i.
-        repeats: of the bootstrap; 0 for no interval.
-
-    Raises:
-        ValueError: features that do not fit, or fewer than two pairs.
+    torchmetrics does it. Features are [N, E], of any length; row i is the caption of picture i.
     """
     images, texts = feature_pair(image_features, text_features, 2)
     if len(images) != len(texts):

@@ -8,14 +8,8 @@ torch-fidelity brings the network. Without the weights there is no FID, and no s
     features = [extract_features(extractor, images) for images in (real, generated)]
     evaluation.frechet(*features, repeats=20)      # FID; more than 2,048 pictures in each set
 
-How a picture reaches the network differs between programs, and moves the number:
-
-    program              resized to 299 x 299                     bytes b become
-    here, torchmetrics   bilinear, antialiased when shrinking     (b - 128) / 128
-    pytorch-fid          bilinear, not antialiased                (b - 127.5) / 127.5
-    torch-fidelity       bilinear as in TensorFlow 1 (shifted)    (b - 128) / 128
-
-State the program with the number. Given the same input, the networks of all three agree.
+State the program with the number: others resize to 299 pixels in other ways (notebook 05), and
+pytorch-fid has another scale of bytes. Given the same input, the networks of all agree.
 """
 
 from __future__ import annotations

@@ -181,19 +181,9 @@ def train_network(
 ) -> Path:
     """Train a metric network, and write weights and model card; return the weights' file.
 
-    Args:
-        prepare: of the kind of network, such as `scene_features.prepare`.
-        data: "scenes", or a folder in COCO's layout, or of shards.
-        output: name in `data/checkpoints`, or a path.
-        steps: updates; None for the kind's own, as for `batch_size`.
-        size: side of the pictures, pixels.
-        seed: of weights, order, captions and views.
-        device: as `runtime.choose_device` takes it.
-        encoder: the text encoder, for networks that take one.
-        batch_size: images a step.
-        on_bad_image: "raise" or "skip".
-        command: that trains it again, for the card.
-        progress: show bars.
+    `prepare` is that of the kind of network, such as `scene_features.prepare`, and tells `steps`
+    and `batch_size` where they are None; `data` is "scenes", or a folder in COCO's layout or of
+    shards; `command` trains it again, for the card.
 
     Raises:
         ValueError: fewer than two pictures are held out, or the encoder cannot read the captions.
@@ -246,10 +236,7 @@ def load_network(
     """Load a trained metric network, in eval mode, and its card.
 
     Its `fingerprint` is the first 16 hex digits of the SHA-256 of the weights' file; `builders`
-    lead from the name of a kind to its class.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
+    lead from the name of a kind to its class. Errors are those of `checkpoints.load_generator`.
     """
     place = runtime.choose_device() if device is None else torch.device(device)
     network, card = checkpoints.load_generator(name, place, builders)

@@ -119,11 +119,7 @@ def prepare(setting: Setting) -> Task:
 def load_photo_features(
     name: str | os.PathLike[str], device: torch.device | str | None = None
 ) -> PhotoFeatures:
-    """Load a trained network, in eval mode.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
-    """
+    """Load a trained network, in eval mode; errors as `checkpoints.load_generator`."""
     network, card = load_network(name, {NAME: PhotoFeatures}, device)
     network.name = (
         f"photo-features {network.fingerprint[:8]} of {card['data']}, without labels, "

@@ -32,17 +32,11 @@ ROUNDING = 1 / 255  # floats may leave [-1, 1] by half a step of a byte
 
 
 class Extractor(Protocol):
-    """What turns pictures into features.
+    """What turns pictures into features."""
 
-    Attributes:
-        name: for the ledger: network, weights, how it resizes.
-        fingerprint: hex digits of the weights, for keys of caches and for results.
-        width: D, number of features.
-    """
-
-    name: str
-    fingerprint: str
-    width: int
+    name: str  # for the ledger: network, weights, how it resizes
+    fingerprint: str  # hex digits of the weights, for keys of caches and for results
+    width: int  # D, number of features
 
     def __call__(self, images: Tensor) -> Tensor:
         """Turn uint8 [B, 3, H, W] into features [B, D]."""

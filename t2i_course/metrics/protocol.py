@@ -24,7 +24,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -159,17 +160,25 @@ def evaluate(
         pictures = replace(pictures, name=f"{pictures.name} (generated)")
     if networks.inception is not None:
         check_samples(len(pictures.images), held, networks.inception.width)
-    run = _Run(pictures, held, networks, references, repeats, progress, [], [], [])
+    run = _Run(pictures, held, networks, references, repeats, progress)
     if networks.extractor is None and networks.inception is None:
         run.left_out.append(
             "distances, precision and recall: no extractor was given for these data"
         )
     for extractor in filter(None, (networks.extractor, networks.inception)):
         _distances(run, extractor)
-    _scene_accuracy(run)
+    if held.facts is None:
+        run.left_out.append(
+            f"scene accuracy: the captions of {held.data} come without facts, only scenes' do"
+        )
+    else:
+        _scene_accuracy(run)
     if varied is not None:
         _variety(run, varied)
-    _retrieval(run)
+    if networks.matcher is None:
+        run.left_out.append("retrieval: no caption matcher was given for these data")
+    else:
+        _retrieval(run, networks.matcher)
     if networks.clip is not None:
         _clip_score(run, networks.clip)
     if not run.measures:
@@ -190,7 +199,7 @@ def check_samples(samples: int, held: HeldOut, width: int = InceptionFeatures.wi
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     """The arguments of `evaluate`, and what is found."""
 
@@ -200,29 +209,30 @@ class _Run:
     references: bool
     repeats: int
     progress: bool
-    measures: list[Measure]
-    left_out: list[str]
-    notes: list[str]
+    measures: list[Measure] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(
         self, source: str, metric: str, value: Estimate, what: str,
-        reader: Extractor | SharedSpace | ClipNetwork | str, seconds: float,
+        reader: Extractor | SharedSpace | ClipNetwork | str, start: float,
         share: bool = False, split: str | None = None,
     ) -> None:  # fmt: skip
         """Note a number; see `Measure`."""
         if not isinstance(reader, str):
             reader = f"{reader.name} ({reader.fingerprint})"
-        split = split or self.held.split
+        split, seconds = split or self.held.split, time.perf_counter() - start
         self.measures.append(Measure(source, metric, value, what, reader, split, seconds, share))
 
-    def own_real(self, rows: np.ndarray) -> np.ndarray:
-        """Real pictures [N, 3, S, S] of the captions in these rows."""
-        return self.held.packed.images[self.held.images_of(rows)]
-
-    def real_key(self, rows: np.ndarray, reader: str) -> str:
-        """Name what a reader makes of them, in the cache."""
+    def real_features(
+        self, rows: np.ndarray, reader: str, embed: Callable[..., np.ndarray], images: np.ndarray
+    ) -> np.ndarray:
+        """Features of real pictures, given by rows of `packed.images`, from the cache."""
         digest = hashlib.sha256(np.asarray(rows, dtype=np.int64).tobytes()).hexdigest()[:16]
-        return f"{self.held.packed.key}, captions {digest}, {reader}"
+        return cached_features(
+            f"{self.held.packed.key}, captions {digest}, {reader}",
+            lambda: embed(self.held.packed.images[images]),
+        )
 
     def others(self, images: np.ndarray, metric: str) -> np.ndarray | None:
         """Rows of captions of other images; None, and the reason noted, where there are none."""
@@ -265,10 +275,9 @@ def _distances(run: _Run, extractor: Extractor) -> None:
             both = precision_recall(real, features, NEIGHBOUR, run.repeats)
             for name, share in both._asdict().items():
                 found[name + suffix] = share, f"k = {NEIGHBOUR}, against {against}"
-        seconds = time.perf_counter() - start
         for metric, (value, what) in found.items():
             share = metric.startswith(("precision", "recall"))
-            run.add(source, metric, value, f"{metric}, {what}{of}", extractor, seconds, share)
+            run.add(source, metric, value, f"{metric}, {what}{of}", extractor, start, share)
 
 
 def _reference_notes(run: _Run, metric: str, real: int, split: str) -> list[str]:
@@ -306,26 +315,20 @@ def _real_features(run: _Run, extractor: Extractor, key: str, images: np.ndarray
 
 def _scene_accuracy(run: _Run) -> None:
     """Share of pictures with all stated facts right, and its parts."""
-    held, rows = run.held, run.pictures.caption_rows
-    if held.facts is None:
-        run.left_out.append(
-            f"scene accuracy: the captions of {held.data} come without facts, only scenes' do"
-        )
-        return
-    start, images = time.perf_counter(), held.images_of(rows)
+    start, held, rows = time.perf_counter(), run.held, run.pictures.caption_rows
+    images = held.images_of(rows)
     facts = [held.facts[row] for row in rows.tolist()]
     subsets = [held.subsets[row] for row in images.tolist()]
     scenes = scene_accuracy.read_scenes(run.pictures.images, run.progress)
     verdicts = scene_accuracy.check_scenes(scenes, facts)
     results = {run.pictures.name: (verdicts, facts, subsets)}
     if run.references:
-        verdicts = scene_accuracy.check_images(run.own_real(rows), facts, run.progress)
+        verdicts = scene_accuracy.check_images(held.packed.images[images], facts, run.progress)
         results[REAL] = verdicts, facts, subsets
         others = run.others(images, "scene accuracy")
         if others is not None:
             stated, kinds = [facts[k] for k in others], [subsets[k] for k in others]
             results[SHUFFLED] = scene_accuracy.check_scenes(scenes, stated), stated, kinds
-    seconds = time.perf_counter() - start
     splits = {name: f"{held.split}_{key}" for key, name in scene_accuracy.SUBSETS.items()}
     for source, found in results.items():
         for part, share in scene_accuracy.accuracy(*found).items():
@@ -333,7 +336,7 @@ def _scene_accuracy(run: _Run) -> None:
             if part in scene_accuracy.KINDS:
                 what = f"{part} facts of the caption right in the picture, share"
             metric = f"scene accuracy: {part}"
-            run.add(source, metric, share, what, "oracle", seconds, True, splits.get(part))
+            run.add(source, metric, share, what, "oracle", start, True, splits.get(part))
 
 
 def _variety(run: _Run, varied: GeneratedPictures) -> None:
@@ -354,15 +357,12 @@ def _variety(run: _Run, varied: GeneratedPictures) -> None:
             run.left_out.append(f"variety, {source}: hardly any picture shows what is stated")
         for name, value in found.items():
             what = f"standard deviation of {name} within a caption, {count.max()} pictures of each"
-            run.add(source, f"variety: {name}", value, what, "oracle", time.perf_counter() - start)
+            run.add(source, f"variety: {name}", value, what, "oracle", start)
 
 
-def _retrieval(run: _Run) -> None:
+def _retrieval(run: _Run, matcher: SharedSpace) -> None:
     """Does a picture find its caption among 100? One caption an image."""
-    matcher, held, pictures = run.networks.matcher, run.held, run.pictures
-    if matcher is None:
-        run.left_out.append("retrieval: no caption matcher was given for these data")
-        return
+    start, held, pictures = time.perf_counter(), run.held, run.pictures
     first = np.sort(np.unique(held.images_of(pictures.caption_rows), return_index=True)[1])
     rows = pictures.caption_rows[first]
     if len(rows) < CANDIDATES:
@@ -370,23 +370,20 @@ def _retrieval(run: _Run) -> None:
             f"retrieval: {len(rows)} pictures of different images, {CANDIDATES} are needed"
         )
         return
-    start = time.perf_counter()
     device = next(matcher.parameters()).device
     text = matched_text(matcher, held.captions(rows), device, run.progress)
     drawn = matcher.embed_images(pictures.images[first])
     sets = {pictures.name: (drawn, text)}
     if run.references:
-        real = cached_features(
-            run.real_key(rows, f"matcher {matcher.fingerprint}"),
-            lambda: matcher.embed_images(run.own_real(rows)),
-        )
+        reader = f"matcher {matcher.fingerprint}"
+        real = run.real_features(rows, reader, matcher.embed_images, held.images_of(rows))
         others = scene_accuracy.derangement(range(len(rows)))
         sets |= {REAL: (real, text), SHUFFLED: (drawn, text[others])}
     for source, pair in sets.items():
         found = retrieval(*pair, CANDIDATES)
         for metric, share in found.items():
             what = f"{metric}, share of pictures that find their caption among {CANDIDATES}"
-            run.add(source, metric, share, what, matcher, time.perf_counter() - start, True)
+            run.add(source, metric, share, what, matcher, start, True)
 
 
 def _clip_score(run: _Run, clip: ClipNetwork) -> None:
@@ -402,18 +399,15 @@ def _clip_score(run: _Run, clip: ClipNetwork) -> None:
     sets = {run.pictures.name: (drawn, text)}
     if run.references:
         different, place = np.unique(images, return_inverse=True)  # an image has several captions
-        real = cached_features(
-            run.real_key(different, f"each once, CLIP {clip.fingerprint}"),
-            lambda: clip.embed_images(held.packed.images[different], progress=run.progress),
-        )
+        reader = f"each once, CLIP {clip.fingerprint}"
+        real = run.real_features(different, reader, clip.embed_images, different)
         sets[REAL] = real[place], text
         others = run.others(images, "CLIP score")
         if others is not None:
             sets[SHUFFLED] = drawn, text[others]
-    found = {source: clip_score(*pair, run.repeats) for source, pair in sets.items()}
-    what, seconds = "CLIP score, mean of 100 max(cos, 0)", time.perf_counter() - start
-    for source, score in found.items():
-        run.add(source, "CLIP score", score, what, clip, seconds)
+    for source, pair in sets.items():
+        what, score = "CLIP score, mean of 100 max(cos, 0)", clip_score(*pair, run.repeats)
+        run.add(source, "CLIP score", score, what, clip, start)
 
 
 def evaluate_captions(

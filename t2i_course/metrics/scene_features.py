@@ -149,11 +149,7 @@ def prepare(setting: Setting) -> Task:
 def load_scene_features(
     name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
 ) -> SceneFeatures:
-    """Load the trained network, in eval mode.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
-    """
+    """Load the trained network, in eval mode; errors as `checkpoints.load_generator`."""
     network, card = load_network(name, {NAME: SceneFeatures}, device)
     network.name = f"scene-features {network.fingerprint[:8]}, {network.width} features at 64 px"
     return network

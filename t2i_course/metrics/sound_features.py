@@ -138,9 +138,5 @@ def reading(network: SoundFeatures, heard: Tensor, clips: Sequence[Clip]) -> dic
 def load_sound_features(
     name: str | os.PathLike[str] = NAME, device: torch.device | str | None = None
 ) -> SoundFeatures:
-    """Load the trained network, in eval mode.
-
-    Raises:
-        FileNotFoundError, ValueError: as `checkpoints.load_generator`.
-    """
+    """Load the trained network, in eval mode; errors as `checkpoints.load_generator`."""
     return checkpoints.load_generator(name, device, {NAME: SoundFeatures})[0]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy import ndimage
 from torch import nn
-from torch.nn import functional
 
 from t2i_course import checkpoints, evaluation, report
 from t2i_course.latent_space import SharedSpace
@@ -31,18 +30,20 @@ from t2i_course.metrics.protocol import (
     evaluate_captions,
     load_networks,
 )
-from t2i_course.metrics.scene_features import SceneFeatures, load_scene_features
+from t2i_course.metrics.scene_features import SceneFeatures
 from t2i_course.report import REAL, SHUFFLED, Evaluation
 from t2i_course.scenes import accuracy, drawing
 from t2i_course.text_encoder import TextEncoder
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scene-features"
+SHIPPED = Path(__file__).resolve().parents[2] / "data"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Scenes: 80 to train on, 160 held out; and a data folder for the caches."""
+    """Scenes: 80 to train on, 160 held out; a data folder for the caches, with shipped weights."""
     base = tmp_path_factory.mktemp("protocol")
+    for name in ("encoders", "checkpoints"):
+        (base / name).symlink_to(SHIPPED / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("T2I_HOME", str(base))
         yield drawing.make_scenes(base / "scenes", train=80, val=160, test=4, progress=False)
@@ -54,30 +55,8 @@ def held(folder) -> HeldOut:
 
 
 @pytest.fixture(scope="module")
-def networks(held, tiny_bert) -> MetricNetworks:
-    """The course's own network for distances, and a matcher that knows these pictures."""
-    extractor = load_scene_features(WEIGHTS, device="cpu")
-    torch.manual_seed(0)
-    encoder = TextEncoder(tiny_bert)
-    matcher = SharedSpace(encoder.width, width=16).eval()
-    matcher.fingerprint = "fedcba9876543210"
-    matcher.encoder = {"name": str(tiny_bert), "fingerprint": encoder.fingerprint}
-    matcher.encoder["pooling"] = "mean"
-    captions = held.captions(choose_captions(held, 160))
-    images = held.packed.images[held.images_of(choose_captions(held, 160))]
-    with torch.no_grad():
-        text = encoder(captions).sentence
-        seen = matcher.picture.layers(torch.from_numpy(images) / 127.5 - 1)  # [160, 2048]
-    heads = [*matcher.picture.features.parameters(), *matcher.text.parameters()]
-    optimizer = torch.optim.Adam(heads, lr=3e-3)
-    for _ in range(150):
-        one = functional.normalize(matcher.picture.features(seen), dim=1)
-        other = functional.normalize(matcher.text(text), dim=1)
-        loss = functional.cross_entropy(20 * one @ other.T, torch.arange(160))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return MetricNetworks(extractor, matcher)
+def networks(held) -> MetricNetworks:
+    return load_networks(held, device="cpu")
 
 
 def drawn(held: HeldOut, change=lambda images: images, samples: int = 160) -> GeneratedPictures:
@@ -132,7 +111,7 @@ def test_numbers_are_those_of_the_metrics_on_the_same_pictures(held, networks, b
     assert blurred.find("recall").value == pytest.approx(expected.recall.value)
 
 
-def test_every_number_becomes_a_row_of_the_ledger(blurred, tmp_path):
+def test_every_number_becomes_a_row_of_the_ledger(blurred, networks, tmp_path):
     rows = blurred.rows("study", "python -m t2i_course evaluate")
     assert len({row.id for row in rows}) == len(rows) == len(blurred.measures)
     report.add_rows(tmp_path / "study.json", rows)
@@ -140,7 +119,7 @@ def test_every_number_becomes_a_row_of_the_ledger(blurred, tmp_path):
     by_id = {row.id: row for row in rows}
     distance = by_id["study-drawn-fd-scenes-val-n160"]
     assert "FID" not in distance.metric and "160 real pictures of val" in distance.metric
-    assert load_scene_features(WEIGHTS).fingerprint in distance.extractor
+    assert networks.extractor.fingerprint in distance.extractor
     assert by_id["study-drawn-scene-accuracy-unseen-pairs-val-n160"].split == "val_unseen"
     assert by_id["study-shuffled-captions-r-1-val-n160"].samples == 160
     assert all(row.interval is not None for row in rows)
