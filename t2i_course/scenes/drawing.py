@@ -112,41 +112,33 @@ class Scene:
 # ---- drawing
 
 
+def _heart(t: float) -> tuple[float, float]:
+    waves = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+    return math.sin(t) ** 3, -waves / 16 - 0.1
+
+
+_TURN = [2 * math.pi * k / 40 for k in range(40)]
+OUTLINES = {  # corners in the box [-1, 1] x [-1, 1], y downwards
+    "circle": [(math.cos(t), math.sin(t)) for t in _TURN],
+    "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
+    "triangle": [(0, -0.95), (1, 0.85), (-1, 0.85)],
+    "star": [
+        (radius * math.sin(math.pi * k / 5), 0.1 - radius * math.cos(math.pi * k / 5))
+        for k, radius in enumerate((1.08, 0.46) * 5)
+    ],
+    "heart": [_heart(t) for t in _TURN],
+    "cross": [
+        (-0.34, -0.98), (0.34, -0.98), (0.34, -0.34), (0.98, -0.34), (0.98, 0.34), (0.34, 0.34),
+        (0.34, 0.98), (-0.34, 0.98), (-0.34, 0.34), (-0.98, 0.34), (-0.98, -0.34), (-0.34, -0.34),
+    ],
+}  # fmt: skip
+
+
 def _outline(shape: str) -> list[tuple[float, float]]:
-    """Corners of a shape in the box [-1, 1] x [-1, 1], y downwards, to six digits."""
-    turn = [2 * math.pi * k / 40 for k in range(40)]
-    if shape == "circle":
-        points = [(math.cos(t), math.sin(t)) for t in turn]
-    elif shape == "square":
-        points = [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)]
-    elif shape == "triangle":
-        points = [(0, -0.95), (1, 0.85), (-1, 0.85)]
-    elif shape == "star":
-        radius = (1.08, 0.46)
-        points = [
-            (
-                radius[k % 2] * math.sin(math.pi * k / 5),
-                0.1 - radius[k % 2] * math.cos(math.pi * k / 5),
-            )
-            for k in range(10)
-        ]
-    elif shape == "heart":
-        points = [
-            (
-                math.sin(t) ** 3,
-                -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
-                / 16
-                - 0.1,
-            )
-            for t in turn
-        ]
-    elif shape == "cross":
-        a, b = 0.34, 0.98
-        points = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
-        points += [(a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
-    else:
+    """Corners of a shape, to six digits."""
+    if shape not in OUTLINES:
         raise ValueError(f"unknown shape {shape!r}: choose one of {', '.join(SHAPES)}")
-    return [(round(x, 6), round(y, 6)) for x, y in points]
+    return [(round(x, 6), round(y, 6)) for x, y in OUTLINES[shape]]
 
 
 @cache
@@ -179,24 +171,17 @@ def _place(rng: random.Random, diameters: list[int]) -> list[tuple[int, int]] | 
     return centres
 
 
-def _draw_kind(
-    rng: random.Random, unseen: bool | None, shares: Mapping[str, float] | None
-) -> tuple[str, dict[str, tuple[str, str, str]]]:
-    """A kind of scene and the (shape, colour, size) of each of its different objects."""
-    shares = {kind: share for kind, (_, share) in KINDS.items()} if shares is None else shares
-    kind = rng.choices(list(shares), list(shares.values()))[0]
-    letters = sorted(set(KINDS[kind][0]))
+def _draw_pairs(rng: random.Random, count: int, unseen: bool | None) -> list[tuple[str, str]]:
+    """So many different (shape, colour) pairs."""
     while True:
-        pairs = [(rng.choice(SHAPES), rng.choice(list(COLORS))) for _ in letters]
+        pairs = [(rng.choice(SHAPES), rng.choice(list(COLORS))) for _ in range(count)]
         held_out = [pair in UNSEEN_PAIRS for pair in pairs]
         if unseen is True and not any(held_out):
-            pairs[rng.randrange(len(pairs))] = rng.choice(sorted(UNSEEN_PAIRS))
+            pairs[rng.randrange(count)] = rng.choice(sorted(UNSEEN_PAIRS))
         elif unseen is False and any(held_out):
             continue
-        if len(set(pairs)) == len(pairs):
-            return kind, {
-                a: (*pair, rng.choice(list(SIZES))) for a, pair in zip(letters, pairs, strict=True)
-            }
+        if len(set(pairs)) == count:
+            return pairs
 
 
 def sample_scene(
@@ -210,20 +195,21 @@ def sample_scene(
             None for either.
         shares: of the kinds of scenes, such as `CROWDED`; by default those of `KINDS`.
     """
-    kind, look = _draw_kind(rng, unseen, shares)
-    letters, centres = KINDS[kind][0], None
+    shares = {kind: share for kind, (_, share) in KINDS.items()} if shares is None else shares
+    letters = KINDS[rng.choices(list(shares), list(shares.values()))[0]][0]
+    different = sorted(set(letters))
+    pairs = dict(zip(different, _draw_pairs(rng, len(different), unseen), strict=True))
+    sizes = {a: rng.choice(list(SIZES)) for a in different}
     while True:
-        diameters = [rng.randint(*SIZES[look[a][2]]) for a in letters]
+        diameters = [rng.randint(*SIZES[sizes[a]]) for a in letters]
         if (centres := _place(rng, diameters)) is not None:
             break
-        largest = max(look, key=lambda a: look[a][2] == "large")  # too crowded: shrink one
-        look[largest] = (*look[largest][:2], "small")
+        sizes[max(sizes, key=lambda a: sizes[a] == "large")] = "small"  # too crowded: shrink one
     objects = []
-    for letter, diameter, (x, y) in zip(letters, diameters, centres, strict=True):
-        shape, color, size = look[letter]
-        bright = rng.randint(84, 100)
+    for a, diameter, (x, y) in zip(letters, diameters, centres, strict=True):
+        bright, (shape, color) = rng.randint(84, 100), pairs[a]
         rgb = tuple(min(255, max(0, c * bright // 100 + rng.randint(-5, 5))) for c in COLORS[color])
-        objects.append(SceneObject(shape, color, size, x, y, diameter, rgb))
+        objects.append(SceneObject(shape, color, sizes[a], x, y, diameter, rgb))
     return Scene(rng.choice(list(BACKGROUNDS)), tuple(objects), shade=rng.randint(-5, 5))
 
 
@@ -426,11 +412,7 @@ def _read_annotations(folder: Path | str, name: str) -> dict:
 
 
 def read_instances(folder: Path | str, split: str) -> dict[int, Scene]:
-    """What each picture of a split shows, read from the annotations, by image id.
-
-    Raises:
-        FileNotFoundError: the folder holds no scenes.
-    """
+    """What each picture of a split shows, by image id; FileNotFoundError without such pictures."""
     content = _read_annotations(folder, f"instances_{split}.json")
     objects: dict[int, list[SceneObject]] = {image["id"]: [] for image in content["images"]}
     for thing in content["annotations"]:
@@ -438,7 +420,5 @@ def read_instances(folder: Path | str, split: str) -> dict[int, Scene]:
         look = SHAPES[thing["category_id"] - 1], thing["color"], thing["size"]
         place = left + width / 2, top + height / 2, round(max(width, height))
         objects[thing["image_id"]].append(SceneObject(*look, *place, tuple(thing["rgb"])))
-    return {
-        image["id"]: Scene(image["background"], tuple(objects[image["id"]]))
-        for image in content["images"]
-    }
+    grounds = {image["id"]: image["background"] for image in content["images"]}
+    return {number: Scene(ground, tuple(objects[number])) for number, ground in grounds.items()}

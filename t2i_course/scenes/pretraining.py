@@ -163,8 +163,8 @@ def _masked_word_batches(
     images: list[list[str]], rng: random.Random, size: int, scenes: bool
 ) -> Iterator[list[str]]:
     """Endless batches for the first stage: half scenes, half COCO (where there are both)."""
+    count = (size // 2 if images else size) if scenes else 0
     while True:
-        count = (size // 2 if images else size) if scenes else 0
         real = [rng.choice(rng.choice(images)) for _ in range(size - count)]
         yield [_draw_pair(rng)[0] for _ in range(count)] + real
 
@@ -265,10 +265,7 @@ class Pretraining:
         return functional.cross_entropy(logits.float(), labels[places].to(device))
 
     def encode(self, texts: list[str]) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-        """Sentence features [N, D], and words of a few captions of like length at a time.
-
-        Each part is rows [n] of the captions, words [n, T, D] and their mask [n, T].
-        """
+        """Sentence features [N, D], and words as `FactReader.forward` takes them."""
         order = torch.tensor(sorted(range(len(texts)), key=lambda row: len(texts[row])))
         parts = []
         for rows in order.split(48):
@@ -285,8 +282,7 @@ class Pretraining:
         texts = batch.anchors + batch.positives + batch.negatives
         features, parts = self.encode(texts)
         pairs, drawn = len(batch.anchors), len(batch.negatives)
-        anchors, positives, negatives = features.split([pairs, pairs, drawn])
-        loss = contrastive_loss(anchors, positives, negatives, batch.same.to(device))
+        loss = contrastive_loss(*features.split([pairs, pairs, drawn]), batch.same.to(device))
         if not read:
             return loss, None
         targets = torch.full((len(texts), len(self.reader.answers)), NOT_ASKED)
@@ -398,8 +394,7 @@ def pretrain(
         split = find_split(folder, "train")
         ids = None if split.image_ids is None else set(split.image_ids)
         images += read_captions([split.captions_file], ids)
-    start = time.monotonic()
-    scratch = finished.with_name(finished.name + ".vocabulary")
+    start, scratch = time.monotonic(), finished.with_name(finished.name + ".vocabulary")
     scratch.mkdir(parents=True, exist_ok=True)
     run = Pretraining(images, scratch, scenes, batch_size, seed, runtime.choose_device(device))
     card = _card(images, scenes, coco=scenes and bool(images)) | {
@@ -416,10 +411,9 @@ def pretrain(
         run.run(stage, steps, rate, progress)
         done[stage] = steps
         with runtime.atomic_folder(target) as unfinished:
-            for file in scratch.iterdir():
-                shutil.copy(file, unfinished)
+            shutil.copytree(scratch, unfinished, dirs_exist_ok=True)
             seconds = round(time.monotonic() - start)
-            told = {"steps": dict(done), "seconds": seconds, "losses": run.last_losses()}
+            told = {"steps": done, "seconds": seconds, "losses": run.last_losses()}
             write_encoder(unfinished, run.model.bert, card | told)
     shutil.rmtree(scratch)
     return finished

@@ -65,13 +65,8 @@ CLEAR_CORNER = 22  # pixels: how near to two edges a centre is when a caption sp
 ENDS = {"left of": ("on the left", "on the right"), "above": ("at the top", "at the bottom")}
 ROWS = {"left of": "from left to right", "above": "from top to bottom"}
 CHANCE_LEFT_OUT = {
-    "size": 0.30,
-    "color": 0.10,
-    "shape": 0.05,
-    "background": 0.40,
-    "relation": 0.12,
-    "corner": 0.4,
-}
+    "size": 0.30, "color": 0.10, "shape": 0.05, "background": 0.40, "relation": 0.12, "corner": 0.4,
+}  # fmt: skip
 
 Facts = dict[str, Any]
 Word = Callable[[str], str]
@@ -185,17 +180,12 @@ def _sentences(
         wanted = [[i, relation, j] for i in groups[a] for j in groups[b]]
         return wanted if all(r in relations for r in wanted) else []
 
-    if len(groups) == 2:
-        return _pair_sentences(phrases, between, word, rng)
-    return _triple_sentences(phrases, between, word, rng)
+    sentences = _pair_sentences if len(groups) == 2 else _triple_sentences
+    return sentences(phrases, between, word, rng)
 
 
 def choose_facts(scene: Any, rng: random.Random) -> Facts:
-    """Choose what a caption of a scene states; everything it states is true.
-
-    Args:
-        scene: a `t2i_course.scenes.drawing.Scene`.
-        rng: the source of chance.
+    """Choose what a caption of a scene, a `drawing.Scene`, states; everything it states is true.
 
     Returns:
         `background` (or None), `objects` (a dict of the stated attributes for each object) and

@@ -56,16 +56,8 @@ def test_a_wrong_colour_costs_the_colour_and_the_whole_and_nothing_else():
     (verdicts,) = check_scenes([scene], [facts])
     expected = {"color": 0, "shape": 1, "count": 1, "background": 1}
     assert dict(zip(KINDS, verdicts, strict=True)) == {kind: -1 for kind in KINDS} | expected
-    assert accuracy(verdicts[None], [facts])["all"].value == 0
-
-
-def test_gray_pictures_have_nothing_right_but_gray_backgrounds(drawn):
-    facts = drawn[2]
-    verdicts = check_images(np.full((len(facts), 3, 64, 64), 128, dtype=np.uint8), facts)
-    shares = accuracy(verdicts, facts)
-    stated = [f["background"] for f in facts if f["background"] is not None]
-    assert shares["background"].value == pytest.approx(stated.count("gray") / len(stated))
-    assert shares["all"].value == shares["color"].value == shares["count"].value == 0
+    shares = accuracy(verdicts[None], [facts])
+    assert shares["all"].value == 0 and set(shares) == {"all", "one object", *expected}
 
 
 def test_parts_add_up_to_the_whole_and_intervals_are_wilsons(drawn, found):
@@ -84,12 +76,6 @@ def test_parts_add_up_to_the_whole_and_intervals_are_wilsons(drawn, found):
     assert shares["corner"].samples == sum("corner" in f["objects"][0] for f in others)
 
 
-def test_kinds_that_nobody_asks_for_are_left_out(found):
-    single = [{"background": None, "objects": [{"color": "red"}], "relations": []}]
-    shares = accuracy(check_scenes(found[:1], single), single)
-    assert set(shares) == {"all", "one object", "color", "count"}
-
-
 @pytest.mark.parametrize("groups", [range(2), range(500), [0, 0, 1, 1], list("aabbccdde")])
 def test_no_picture_meets_a_caption_of_its_own_group(groups):
     for seed in range(20):
@@ -98,9 +84,7 @@ def test_no_picture_meets_a_caption_of_its_own_group(groups):
         assert all(groups[i] != groups[k] for i, k in enumerate(others))
 
 
-def test_derangement_follows_its_seed_and_reaches_everyone():
-    assert (derangement(range(50), 3) == derangement(range(50), 3)).all()
-    assert (derangement(range(50), 3) != derangement(range(50), 4)).any()
+def test_derangement_reaches_everyone():
     reached = {int(derangement(range(5), seed)[0]) for seed in range(60)}
     assert reached == {1, 2, 3, 4}
 
@@ -149,15 +133,8 @@ def test_variety_is_the_standard_deviation_within_a_caption():
 def test_scenes_like_a_caption_show_it_and_vary_as_the_data_set_does():
     scenes = scenes_like(RED, 400)
     assert (check_scenes(scenes, [RED] * 400) != 0).all()
-    assert scenes == scenes_like(RED, 400) != scenes_like(RED, 400, seed=1)
-    drawn = [scenes[:200], scenes[200:]]
-    true = variety(drawn, [RED] * 2, repeats=0)
+    true = variety([scenes[:200], scenes[200:]], [RED] * 2, repeats=0)
     assert true["diameter, px"].value == pytest.approx(2, abs=0.15)  # uniform, 22 to 28
-    read = read_scenes(drawing.render_all(scenes[:40]))
-    seen = variety([read[:20], read[20:]], [RED] * 2, repeats=0)
-    true = variety([scenes[:20], scenes[20:40]], [RED] * 2, repeats=0)
-    for name, value in seen.items():
-        assert value.value == pytest.approx(true[name].value, rel=0.05, abs=0.1)
 
 
 def test_only_a_caption_that_leaves_place_diameter_and_shade_open_names_all():

@@ -58,19 +58,6 @@ def test_crowded_scenes_hold_three_objects_more_often_in_training_alone(tmp_path
         drawing.make_scenes(usual, 300, 40, test=4, progress=False, crowded=True)
 
 
-def test_a_run_that_breaks_off_leaves_no_folder(tmp_path, monkeypatch):
-    def broken(scene):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(drawing, "render", broken)
-        with pytest.raises(KeyboardInterrupt):
-            drawing.make_scenes(tmp_path / "scenes", train=3, val=2, test=4, progress=False)
-    assert list(tmp_path.iterdir()) == []
-    folder = drawing.make_scenes(tmp_path / "scenes", train=3, val=2, test=4, progress=False)
-    assert len(list((folder / "train").iterdir())) == 3
-
-
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match="delete or move"):

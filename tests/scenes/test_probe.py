@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from t2i_course.scenes import drawing, probe
 from t2i_course.scenes.wording import VALUES
@@ -15,12 +14,10 @@ def pair(first: dict, second: dict, relation: str) -> dict:
 
 def test_labels_bind_attributes_to_places():
     facts = pair({"shape": "star", "color": "red"}, {"shape": "heart"}, "left of")
-    labels = probe.stated_labels(facts)
-    assert labels["2 left of: left color"] == "red"
-    assert labels["2 left of: right color"] == probe.UNSTATED
-    assert labels["2 left of: right shape"] == "heart"
-    assert labels["2: arrangement"] == "2 left of"
-    assert labels["count"] == "2"
+    assert probe.stated_labels(facts).items() >= {
+        "2 left of: left color": "red", "2 left of: right color": probe.UNSTATED,
+        "2 left of: right shape": "heart", "2: arrangement": "2 left of", "count": "2",
+    }.items()  # fmt: skip
 
 
 def test_labels_do_not_depend_on_the_order_of_the_objects():
@@ -32,20 +29,12 @@ def test_labels_do_not_depend_on_the_order_of_the_objects():
 
 def test_three_in_a_row_and_one_aside():
     objects = [{"shape": "star"}, {"shape": "heart"}, {"shape": "cross"}]
-    row = {
-        "background": None,
-        "objects": objects,
-        "relations": [[2, "left of", 0], [0, "left of", 1]],
-    }
+    row = {"background": None, "objects": objects}
+    row["relations"] = [[2, "left of", 0], [0, "left of", 1]]
     labels = probe.stated_labels(row)
-    assert labels["3 left of: left shape"] == "cross"
-    assert labels["3 left of: middle shape"] == "star"
-    assert labels["3 left of: right shape"] == "heart"
-    aside = {
-        "background": None,
-        "objects": objects,
-        "relations": [[0, "left of", 1], [0, "above", 2], [1, "above", 2]],
-    }
+    found = [labels[f"3 left of: {place} shape"] for place in ("left", "middle", "right")]
+    assert found == ["cross", "star", "heart"]
+    aside = row | {"relations": [[0, "left of", 1], [0, "above", 2], [1, "above", 2]]}
     labels = probe.stated_labels(aside)
     assert labels["3 left of, one aside: aside shape"] == "cross"
     assert labels["3 left of, one aside: side"] == "second"
@@ -81,11 +70,3 @@ def test_probe_reads_bound_colours_only_where_they_are_bound():
         assert found["2 left of: left color"][1] == 300
     assert results[True] == 1.0
     assert results[False] < 0.65
-
-
-def test_linear_fit_separates_what_a_line_separates():
-    points = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
-    labels = (points[:, 0] + 2 * points[:, 1] > 0).long()
-    weights = probe.fit_linear(points, labels, 2)
-    answers = (torch.nn.functional.pad(points, (0, 1), value=1.0) @ weights).argmax(1)
-    assert (answers == labels).float().mean() > 0.99
