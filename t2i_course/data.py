@@ -33,16 +33,14 @@ from torchvision.transforms import v2
 
 from t2i_course import augmentation, runtime
 from t2i_course.photos.coco_folder import (
-    CheckedCaptions,
-    Split,
     check_choice,
     find_split,
     instances,
     load_split,
 )
-from t2i_course.photos.packing import FORMAT, cache_key, write_cache
+from t2i_course.photos.packing import FORMAT, cache_key, open_samples, write_cache
 from t2i_course.photos.pictures import upright
-from t2i_course.photos.shards import ShardSamples, ShardSplit, find_data
+from t2i_course.photos.shards import find_data
 from t2i_course.scenes import drawing
 
 __all__ = [
@@ -290,7 +288,7 @@ def pack(
     path = cache / cache_key(found, size)
     packed = _open_cache(path)
     if packed is None:
-        samples = _open_samples(found, on_bad_image)
+        samples = open_samples(found, on_bad_image)
         to_bytes = v2.Compose(image_transform(size).transforms[:4])  # before they become floats
         try:
             with runtime.locked(path):
@@ -305,7 +303,7 @@ def pack(
             ) from error
         packed = PackedCaptions(path)
     if packed.problems and on_bad_image == "raise":  # packed with "skip", now or earlier
-        _open_samples(found)  # names what is missing
+        open_samples(found, "raise")  # names what is missing
         raise ValueError(next(iter(packed.problems.values())))
     for note in packed.notes:
         warnings.warn(note, stacklevel=2)
@@ -317,14 +315,6 @@ def pack(
             stacklevel=2,
         )
     return packed
-
-
-def _open_samples(
-    found: Split | ShardSplit, on_bad_image: str = "raise"
-) -> CheckedCaptions | ShardSamples:
-    if isinstance(found, ShardSplit):
-        return ShardSamples(found)
-    return CheckedCaptions(found, on_bad_image=on_bad_image)
 
 
 def _open_cache(path: Path) -> PackedCaptions | None:

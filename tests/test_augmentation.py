@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from t2i_course import augmentation, data
-from t2i_course.augmentation import AUGMENTATIONS, FALSIFIES, KINDS, OPERATIONS, SIDED, augment
+from t2i_course.augmentation import FALSIFIES, KINDS, OPERATIONS, augment
 from t2i_course.scenes import drawing
 from t2i_course.scenes.free_wording import word_freely
 from t2i_course.scenes.oracle import check_facts, read_picture
@@ -45,20 +45,15 @@ def shares(drawn):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_keep_the_shape_and_pass_the_gradient(name):
+def test_operations_change_each_picture_in_its_own_way_and_pass_the_gradient(name):
     torch.manual_seed(0)
-    images = torch.rand(16, 3, 32, 32, requires_grad=True)
+    images = torch.rand(1, 3, 32, 32).repeat(16, 1, 1, 1).requires_grad_()
+    images = images if name != "mixing" else torch.rand(16, 3, 32, 32, requires_grad=True)
     changed = augment(images, [name])
     assert changed.shape == images.shape and not torch.equal(changed, images)
     changed.square().sum().backward()
     assert images.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", [*AUGMENTATIONS, "crop", "hue"])
-def test_each_picture_is_changed_in_its_own_way(name):
-    torch.manual_seed(0)
-    changed = augment(torch.rand(1, 3, 64, 64).expand(16, -1, -1, -1), [name])
-    assert not torch.allclose(changed[0], changed[1]) or not torch.allclose(changed[0], changed[2])
+    assert (name == "flip") == all(torch.equal(changed[0], other) for other in changed)
 
 
 def test_hue_is_a_turn_about_the_gray_axis():
@@ -94,18 +89,6 @@ def test_crops_reach_the_border_and_no_farther():
 
 def test_every_caption_is_true_of_its_own_picture(shares):
     assert set(shares["nothing"].values()) == {1.0}
-
-
-def test_a_flip_makes_sides_and_relations_false_and_nothing_else(shares):
-    flip = shares["flip"]
-    assert flip["corner"] == 0 and flip["left of"] < 0.06
-    assert all(flip[kind] > 0.98 for kind in KINDS if kind not in SIDED)
-
-
-def test_hue_makes_colours_false_and_nothing_else(shares):
-    hue = shares["hue"]
-    assert hue["color"] < 0.02 and hue["sky"] < 0.02
-    assert all(hue[kind] > 0.98 for kind in KINDS if kind not in ("color", "sky"))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -29,7 +29,7 @@ from t2i_course.data import PackedCaptions, pack, resolve_data
 from t2i_course.generation import draw
 from t2i_course.metrics.picture_features import read_pictures
 from t2i_course.photos.coco_folder import read_captions_file
-from t2i_course.photos.shards import ShardSplit, find_data
+from t2i_course.photos.shards import find_data
 from t2i_course.plots import pair_grid
 from t2i_course.scenes import accuracy, drawing
 from t2i_course.scenes.wording import Facts
@@ -91,7 +91,7 @@ def open_held_out(
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     folder = resolve_data(data, progress)
     found, drawn = find_data(folder, split), False
-    if not isinstance(found, ShardSplit):
+    if found.captions_file is not None:
         document = read_captions_file(found.captions_file)
         drawn = all("facts" in annotation for annotation in document["annotations"])
     if drawn and size != drawing.SIDE:

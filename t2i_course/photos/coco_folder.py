@@ -41,17 +41,20 @@ class Split:
 
     Attributes:
         name: what the folder calls the split, such as "val2017".
-        image_ids: the images that belong to the split, in rising order; None stands for all.
+        captions_file: None where `image_folder` holds shards, see `photos.shards`.
         role: "train", "val" or "test".
+        divided: whether `image_folder` holds the other part, too.
+        image_ids: of a part in COCO's layout, in rising order; None stands for all.
         note: what is to be said of the copies among the pictures that were divided.
     """
 
     folder: Path
     name: str
     image_folder: Path
-    captions_file: Path
-    image_ids: tuple[int, ...] | None
+    captions_file: Path | None
     role: str
+    divided: bool = False
+    image_ids: tuple[int, ...] | None = None
     note: str = ""
 
 
@@ -81,18 +84,23 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
         if (test := _whole_split(folder, "test")) is None:
             raise ValueError(f"{folder} has no split test, a folder test/ with captions: take val")
         return test
-    found = {role: _whole_split(folder, role) for role in SPLIT_NAMES}
-    other = found["val" if split == "train" else "train"]
-    if found[split] and other:
-        return found[split]
-    only = found[split] or other
-    if only is None:
+    part = part_of({role: _whole_split(folder, role) for role in SPLIT_NAMES}, split)
+    if part is None:
         raise FileNotFoundError(
             f"{folder} is not in COCO's layout: it needs a folder of pictures such as val2017/ "
             "and, for it, annotations/captions_val2017.json (train2017, train, val will do as "
             "well). The other layout is tar files of samples, such as train/00000.tar."
         )
-    return _divide(only, split)
+    return _divide(part) if part.divided else part
+
+
+def part_of(found: dict[str, Split | None], role: str) -> Split | None:
+    """Return the split of a role, or the only one there is, to be divided."""
+    other = found["val" if role == "train" else "train"]
+    if found[role] and other:
+        return found[role]
+    only = found[role] or other
+    return only and replace(only, role=role, divided=True)
 
 
 def _whole_split(folder: Path, role: str) -> Split | None:
@@ -101,7 +109,7 @@ def _whole_split(folder: Path, role: str) -> Split | None:
     for name in with_pictures:
         captions = folder / "annotations" / f"captions_{name}.json"
         if captions.is_file():
-            return Split(folder, name, folder / name, captions, None, role)
+            return Split(folder, name, folder / name, captions, role)
     if any(next((folder / name).glob("*.tar"), None) for name in with_pictures):
         raise FileNotFoundError(
             f"{folder / with_pictures[0]} holds shards, not pictures: the commands train, evaluate "
@@ -115,8 +123,8 @@ def _whole_split(folder: Path, role: str) -> Split | None:
     return None
 
 
-def _divide(split: Split, role: str) -> Split:
-    """Return the part of a role, and how many pictures are copies."""
+def _divide(split: Split) -> Split:
+    """Find the images of a part, and how many pictures are copies."""
     images = read_captions_file(split.captions_file)["images"]
     if len(images) < 2:
         raise ValueError(f"{split.captions_file} lists one image: train and val need one each")
@@ -124,9 +132,8 @@ def _divide(split: Split, role: str) -> Split:
     found = copies.find_copies(*picture_files(split.image_folder, names))
     found = dict(zip(names, found, strict=True))
     groups = np.array([found[image["file_name"]] for image in images])
-    ids = copies.hold_out([image["id"] for image in images], groups, role)
-    note = copies.copies_note(groups, split.image_folder)
-    return replace(split, role=role, image_ids=ids, note=note)
+    ids = copies.hold_out([image["id"] for image in images], groups, split.role)
+    return replace(split, image_ids=ids, note=copies.copies_note(groups, split.image_folder))
 
 
 def picture_files(

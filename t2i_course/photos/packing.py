@@ -21,22 +21,29 @@ from tqdm.auto import tqdm
 from t2i_course import runtime
 from t2i_course.photos.coco_folder import CheckedCaptions, Split, list_images
 from t2i_course.photos.pictures import SKIP_HINT, Sample, decode_picture, in_threads
-from t2i_course.photos.shards import ShardSamples, ShardSplit
+from t2i_course.photos.shards import ShardSamples, data_digest, list_shards
 
 PIXELS = 2  # version of the transform; a new number gives every cache, and so every run, a new key
 FORMAT = 4  # of the files; a cache of another one is written anew, under the same key
 
 
-def cache_key(split: Split | ShardSplit, size: int) -> str:
+def cache_key(split: Split, size: int) -> str:
     """Name the cache by all that it depends on, so that changed data gets another one."""
-    if isinstance(split, ShardSplit):
-        identity = [PIXELS, "shards", str(split.image_folder), split.divided, split.listing()]
+    folder = split.image_folder
+    if split.captions_file is None:
+        identity = [PIXELS, "shards", str(folder), split.divided, list_shards(folder)]
     else:
-        annotations = runtime.file_hash(split.captions_file)
-        pictures = sorted(list_images(split.image_folder).items())
-        identity = [PIXELS, str(split.image_folder), split.image_ids, annotations, pictures]
+        pictures = sorted(list_images(folder).items())
+        identity = [PIXELS, str(folder), split.image_ids, data_digest(split), pictures]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return f"{split.role}-{size}px-{digest[:20]}"
+
+
+def open_samples(split: Split, on_bad_image: str) -> CheckedCaptions | ShardSamples:
+    """Open a split of either layout."""
+    if split.captions_file is None:
+        return ShardSamples(split)
+    return CheckedCaptions(split, on_bad_image=on_bad_image)
 
 
 def write_cache(

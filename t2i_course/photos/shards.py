@@ -19,49 +19,17 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from t2i_course.photos import copies
-from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, has_surrogates
+from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, has_surrogates, part_of
 from t2i_course.photos.pictures import SKIP_HINT, Sample
+from t2i_course.runtime import file_hash
 
 PICTURES, TEXTS = ("jpg", "jpeg", "png", "webp"), ("json", "txt")
 
 
-@dataclass(frozen=True)
-class ShardSplit:
-    """Where the shards of one part of a data set lie.
-
-    Attributes:
-        image_folder: the folder of the tar files.
-        role: "train" or "val".
-        divided: whether the shards hold both parts.
-    """
-
-    folder: Path
-    image_folder: Path
-    role: str
-    divided: bool
-
-    @property
-    def name(self) -> str:
-        """What the folder of the tar files is called, such as "val"."""
-        return self.image_folder.name
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the shards' names and lengths, which tells the data from others."""
-        known = [[name, size] for name, size, _ in self.listing()]
-        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
-
-    def listing(self) -> list[tuple[str, int, int]]:
-        """Return (name, bytes, time of change) of the shards, sorted by name."""
-        status = [(file.name, file.stat()) for file in tar_files(self.image_folder)]
-        return [(name, found.st_size, found.st_mtime_ns) for name, found in status]
-
-
-def find_data(folder: str | os.PathLike[str], split: str) -> Split | ShardSplit:
+def find_data(folder: str | os.PathLike[str], split: str) -> Split:
     """Find a split in a folder of either layout: COCO's, or shards.
 
     Raises:
@@ -70,7 +38,7 @@ def find_data(folder: str | os.PathLike[str], split: str) -> Split | ShardSplit:
     return find_shards(folder, split) or find_split(folder, split)
 
 
-def find_shards(folder: str | os.PathLike[str], split: str) -> ShardSplit | None:
+def find_shards(folder: str | os.PathLike[str], split: str) -> Split | None:
     """Find a split in a folder of shards.
 
     Returns:
@@ -79,15 +47,27 @@ def find_shards(folder: str | os.PathLike[str], split: str) -> ShardSplit | None
     folder = Path(folder).expanduser().resolve()
     if split not in SPLIT_NAMES or (folder / "annotations").is_dir():
         return None
-    found = {
-        role: next((folder / name for name in names if tar_files(folder / name)), None)
-        for role, names in SPLIT_NAMES.items()
-    }
-    other = found["val" if split == "train" else "train"]
-    if found[split] and other:
-        return ShardSplit(folder, found[split], split, divided=False)
-    only = found[split] or other or (folder if tar_files(folder) else None)
-    return only and ShardSplit(folder, only, split, divided=True)
+    found: dict[str, Split | None] = dict.fromkeys(SPLIT_NAMES)
+    for role, names in SPLIT_NAMES.items():
+        if name := next((name for name in names if tar_files(folder / name)), None):
+            found[role] = Split(folder, name, folder / name, None, role)
+    if not any(found.values()) and tar_files(folder):
+        return Split(folder, folder.name, folder, None, split, divided=True)
+    return part_of(found, split)
+
+
+def list_shards(folder: Path) -> list[tuple[str, int, int]]:
+    """Return (name, bytes, time of change) of the shards in a folder, sorted by name."""
+    status = [(file.name, file.stat()) for file in tar_files(folder)]
+    return [(name, found.st_size, found.st_mtime_ns) for name, found in status]
+
+
+def data_digest(split: Split) -> str:
+    """SHA-256 of the captions file, or of the shards' names and lengths: it tells data apart."""
+    if split.captions_file is not None:
+        return file_hash(split.captions_file)
+    known = [[name, size] for name, size, _ in list_shards(split.image_folder)]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def tar_files(folder: Path) -> list[Path]:
@@ -104,7 +84,7 @@ class ShardSamples:
         notes: what else is to be said of the data.
     """
 
-    def __init__(self, split: ShardSplit) -> None:
+    def __init__(self, split: Split) -> None:
         """Count the samples, and divide them if the split is a part.
 
         Raises:
@@ -125,7 +105,7 @@ class ShardSamples:
         if split.divided:
             if number < 2:
                 raise ValueError(f"{folder} holds one sample: train and val need one each")
-            groups = copies.find_copies(self.samples, number, [str(folder), split.listing()])
+            groups = copies.find_copies(self.samples, number, [str(folder), list_shards(folder)])
             self._chosen = frozenset(copies.hold_out(list(ids), groups, split.role))
             if note := copies.copies_note(groups, folder):
                 self.notes.append(note)
@@ -144,7 +124,7 @@ class ShardSamples:
                     yield _read_sample(number, tar, key, members)
 
 
-def count_samples(split: ShardSplit) -> tuple[int, Counter]:
+def count_samples(split: Split) -> tuple[int, Counter]:
     """Count the samples of the shards, of both parts where they are divided.
 
     Returns:
@@ -160,7 +140,7 @@ def count_samples(split: ShardSplit) -> tuple[int, Counter]:
 
 
 def _read_shards(
-    split: ShardSplit,
+    split: Split,
 ) -> Iterator[tuple[tarfile.TarFile, dict[str, list[tarfile.TarInfo]], Counter]]:
     """Yield each shard, its samples' files by key, and how many others there are by suffix."""
     for file in tar_files(split.image_folder):

@@ -20,13 +20,19 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from t2i_course.photos import copies
 from t2i_course.photos.coco_folder import Split, picture_files, read_captions_file
 from t2i_course.photos.pictures import Sample
-from t2i_course.photos.shards import ShardSamples, ShardSplit, count_samples, find_data
-from t2i_course.runtime import file_hash
+from t2i_course.photos.shards import (
+    ShardSamples,
+    count_samples,
+    data_digest,
+    find_data,
+    list_shards,
+)
 
 # Which part of COCO's pictures a split holds, by its name.
 TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
@@ -73,7 +79,7 @@ def check_splits(folder: str | os.PathLike[str], held_out: str = "val") -> None:
         )
 
 
-def learnt_from(train: Split | ShardSplit) -> list[dict[str, Any]]:
+def learnt_from(train: Split) -> list[dict[str, Any]]:
     """Describe for a model card what a model learns from.
 
     Returns:
@@ -81,26 +87,17 @@ def learnt_from(train: Split | ShardSplit) -> list[dict[str, Any]]:
         their names and lengths; "images": how many it lists; "divided": whether a tenth of them was
         held out (`coco_folder.find_split`); "coco": whether the pictures bear COCO's names.
     """
-    if isinstance(train, ShardSplit):
-        entry = {"captions": f"{train.name}/*.tar", "sha256": train.digest}
-        return [
-            entry | {"images": count_samples(train)[0], "divided": train.divided, "coco": False}
-        ]
-    images, file = read_captions_file(train.captions_file)["images"], train.captions_file
-    return [
-        {
-            "captions": file.name,
-            "sha256": file_hash(file),
-            "images": len(images),
-            "divided": train.image_ids is not None,
-            "coco": all(COCO_FILE.fullmatch(image["file_name"]) for image in images),
-        }
-    ]
+    if train.captions_file is None:
+        name, images, coco = f"{train.name}/*.tar", count_samples(train)[0], False
+    else:
+        names = _file_names(replace(train, image_ids=None))
+        name, images = train.captions_file.name, len(names)
+        coco = all(map(COCO_FILE.fullmatch, names))
+    entry = {"captions": name, "sha256": data_digest(train), "images": images}
+    return [entry | {"divided": train.divided, "coco": coco}]
 
 
-def check_unseen(
-    trained_on: Sequence[dict[str, Any]], held_out: Split | ShardSplit, model: str
-) -> None:
+def check_unseen(trained_on: Sequence[dict[str, Any]], held_out: Split, model: str) -> None:
     """Refuse to judge a model on pictures that it has learnt from.
 
     It is told by COCO's names and by the captions files, or the shards' names and lengths.
@@ -114,16 +111,14 @@ def check_unseen(
         ValueError: the model has seen some of them, or the card's entry is none.
     """
     _check_entries(trained_on, model)
-    shards = isinstance(held_out, ShardSplit)
-    digest = held_out.digest if shards else file_hash(held_out.captions_file)
-    divided = held_out.divided if shards else held_out.image_ids is not None
+    digest = data_digest(held_out)
     for entry in trained_on:
         name = entry["captions"].removeprefix("captions_").removesuffix(".json")
         learnt = f"{model} has learnt from {name}"
         if entry["sha256"] == digest:
-            if entry["divided"] and divided:
+            if entry["divided"] and held_out.divided:
                 continue  # nine tenths, and the tenth that was held out
-            same = held_out.image_folder if shards else held_out.captions_file
+            same = held_out.captions_file or held_out.image_folder
             raise ValueError(
                 f"{learnt}, and {same} is that very data: it would be judged on what it learnt. "
                 "Name a folder with held-out pictures."
@@ -147,7 +142,7 @@ def _check_entries(trained_on: Any, model: str) -> None:
         )
 
 
-def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> list[str]:
+def shared_pictures(first: Split, second: Split) -> list[str]:
     """Names of the second split's pictures that are pictures of the first, too, in its order.
 
     Data sets of one's own often number each split from 1: an equal id or file name is no proof, and
@@ -169,11 +164,11 @@ def shared_pictures(first: Split | ShardSplit, second: Split | ShardSplit) -> li
     return [sample.name for sample, group in found if group in known]
 
 
-def _pictures(split: Split | ShardSplit) -> tuple[Callable[[], Iterator[Sample]], int, list[Any]]:
+def _pictures(split: Split) -> tuple[Callable[[], Iterator[Sample]], int, list[Any]]:
     """A split's pictures, their number, and all that they depend on."""
-    if isinstance(split, ShardSplit):
-        shards = ShardSamples(split)
-        return shards.samples, len(shards), [str(split.image_folder), split.listing()]
+    if split.captions_file is None:
+        shards, folder = ShardSamples(split), split.image_folder
+        return shards.samples, len(shards), [str(folder), list_shards(folder)]
     return picture_files(split.image_folder, _file_names(split))
 
 
@@ -190,8 +185,8 @@ def _file_names(split: Split) -> list[str]:
     return [image["file_name"] for image in images if image["id"] in chosen]
 
 
-def _coco_numbers(split: Split | ShardSplit) -> set[str]:
+def _coco_numbers(split: Split) -> set[str]:
     """COCO's numbers of the pictures; none unless all pictures bear such names."""
-    names = [] if isinstance(split, ShardSplit) else _file_names(split)
+    names = [] if split.captions_file is None else _file_names(split)
     found = [COCO_FILE.fullmatch(name) for name in names]
     return {match[1] for match in found} if all(found) else set()

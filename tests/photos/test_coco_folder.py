@@ -95,22 +95,19 @@ def cut_short(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-600])
 
 
-def cut_in_header(folder: Path) -> None:
-    path = image_path(folder)
-    path.write_bytes(path.read_bytes()[:15])
-
-
 def remove_image(folder: Path) -> None:
     image_path(folder).unlink()
 
 
 def edit(**changes):
-    """Change the first image ("file_name", "id") or the first caption in the annotation file."""
+    """Change the first image ("file_name", "id") or a caption of it in the annotation file."""
 
     def change(folder: Path) -> None:
         document = read_captions(folder)
+        image = document["images"][0]
+        caption = next(a for a in document["annotations"] if a["image_id"] == image["id"])
         for name, value in changes.items():
-            document["images" if name in ("file_name", "id") else "annotations"][0][name] = value
+            (image if name in ("file_name", "id") else caption)[name] = value
         text = json.dumps(document)  # ASCII: a half letter has no place in UTF-8
         (folder / "annotations" / "captions_train2017.json").write_text(text, encoding="ascii")
 
@@ -128,17 +125,6 @@ def dangle(folder: Path) -> None:
     path = image_path(folder)
     path.unlink()
     path.symlink_to("../gone.jpg")
-
-
-def first_caption(text: str):
-    def change(folder: Path) -> None:
-        document = read_captions(folder)
-        first = document["images"][0]["id"]
-        next(a for a in document["annotations"] if a["image_id"] == first)["caption"] = text
-        file = folder / "annotations" / "captions_train2017.json"
-        file.write_text(json.dumps(document), encoding="ascii")
-
-    return change
 
 
 def make_instances_file(folder: Path) -> None:
@@ -167,19 +153,17 @@ def write_annotations(content: bytes):
 
 FAULTY_IMAGES = {
     "JPEG cut short": (cut_short, ValueError, r"000100\.jpg cannot be read \(image file is trunc"),
-    "JPEG cut in its header": (cut_in_header, ValueError, r"000100\.jpg cannot be read"),
     "image missing": (remove_image, FileNotFoundError, r"000100\.jpg is missing"),
     "image without caption": (remove_captions, ValueError, r"000100\.jpg has no caption"),
-    "half a letter": (first_caption("a dog \ud83d"), ValueError, r"000100\.jpg has .* surrogate"),
+    "empty caption": (edit(caption=" \n"), ValueError, r"000100\.jpg has an empty caption in .*"),
+    "half a letter": (edit(caption="a dog \ud83d"), ValueError, r"000100\.jpg has .* surrogate"),
     "dangling link": (dangle, FileNotFoundError, r"000100\.jpg is missing, a link to a file that"),
 }
 FAULTY_FILES = {
-    "empty caption": (edit(caption=" \n"), ValueError, r"\d\.jpg has an empty caption in .*\.json"),
     "not JSON": (write_annotations(b"{'images': []}"), ValueError, "is not JSON"),
     "JSON cut short": (write_annotations(b'{"images": [{"id": 1'), ValueError, "cut short"),
     "not text": (write_annotations(b"\xff\xd8\xff\xe0\0\0"), ValueError, "is not JSON"),
     "a list": (write_annotations(b"[]"), ValueError, 'no list "images"'),
-    "no images": (write_annotations(b'{"images": []}'), ValueError, 'no list "images"'),
     "instances file": (make_instances_file, ValueError, "holds no captions: .*bbox.*instances"),
     "caption of no image": (edit(image_id=424242), ValueError, "image 424242, which .* not list"),
     "caption is a number": (edit(caption=3), ValueError, "needs a text and an id"),

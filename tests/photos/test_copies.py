@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 
 import numpy as np
@@ -91,4 +90,3 @@ def test_groups_of_many_pictures_are_kept(tmp_path, monkeypatch):
     copies._known.clear()
     again = copies.find_copies(lambda: iter([]), 3, "a data set")
     assert first.tolist() == again.tolist() and first[0] == first[2] != first[1]
-    assert json.dumps(first.tolist())
