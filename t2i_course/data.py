@@ -34,13 +34,13 @@ from torchvision.transforms import v2
 from t2i_course import augmentation, runtime
 from t2i_course.photos.coco_folder import (
     check_choice,
+    find_data,
     find_split,
     instances,
     load_split,
 )
 from t2i_course.photos.packing import FORMAT, cache_key, open_samples, write_cache
 from t2i_course.photos.pictures import upright
-from t2i_course.photos.shards import find_data
 from t2i_course.scenes import drawing
 
 __all__ = [

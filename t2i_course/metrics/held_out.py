@@ -28,8 +28,7 @@ from t2i_course import runtime
 from t2i_course.data import PackedCaptions, pack, resolve_data
 from t2i_course.generation import draw
 from t2i_course.metrics.picture_features import read_pictures
-from t2i_course.photos.coco_folder import read_captions_file
-from t2i_course.photos.shards import find_data
+from t2i_course.photos.coco_folder import find_data, read_captions_file
 from t2i_course.plots import pair_grid
 from t2i_course.scenes import accuracy, drawing
 from t2i_course.scenes.wording import Facts

@@ -51,7 +51,7 @@ from t2i_course.metrics.held_out import GeneratedPictures, HeldOut, other_real, 
 from t2i_course.metrics.inception import InceptionFeatures
 from t2i_course.metrics.picture_features import Extractor, cached_features, extract_features
 from t2i_course.metrics.scene_features import load_scene_features
-from t2i_course.photos.shards import find_data
+from t2i_course.photos.coco_folder import find_data
 from t2i_course.report import REAL, SHUFFLED, Evaluation, Measure
 from t2i_course.scenes import accuracy as scene_accuracy
 from t2i_course.scenes import authored_wordings

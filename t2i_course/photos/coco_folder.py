@@ -58,11 +58,11 @@ class Split:
     note: str = ""
 
 
-def find_split(folder: str | os.PathLike[str], split: str) -> Split:
-    """Find a split in a folder of COCO's layout.
+def find_data(folder: str | os.PathLike[str], split: str) -> Split:
+    """Find a split in a folder of COCO's layout or of shards, which has no annotations/.
 
-    A folder that holds only train or val is divided, see `copies.hold_out`. A test split is never
-    made of others.
+    A folder that holds only train or val, or tar files, is divided, see `copies.hold_out`. A test
+    split is never made of others.
 
     Args:
         folder: the data set.
@@ -84,41 +84,57 @@ def find_split(folder: str | os.PathLike[str], split: str) -> Split:
         if (test := _whole_split(folder, "test")) is None:
             raise ValueError(f"{folder} has no split test, a folder test/ with captions: take val")
         return test
-    part = part_of({role: _whole_split(folder, role) for role in SPLIT_NAMES}, split)
-    if part is None:
+    found = {role: _whole_split(folder, role) for role in SPLIT_NAMES}
+    if all(found.values()):
+        return found[split]
+    only = found["train"] or found["val"]
+    if only is None and tar_files(folder):
+        only = Split(folder, folder.name, folder, None, split)
+    if only is None:
         raise FileNotFoundError(
             f"{folder} is not in COCO's layout: it needs a folder of pictures such as val2017/ "
             "and, for it, annotations/captions_val2017.json (train2017, train, val will do as "
             "well). The other layout is tar files of samples, such as train/00000.tar."
         )
-    return _divide(part) if part.divided else part
+    part = replace(only, role=split, divided=True)
+    return part if part.captions_file is None else _divide(part)
 
 
-def part_of(found: dict[str, Split | None], role: str) -> Split | None:
-    """Return the split of a role, or the only one there is, to be divided."""
-    other = found["val" if role == "train" else "train"]
-    if found[role] and other:
-        return found[role]
-    only = found[role] or other
-    return only and replace(only, role=role, divided=True)
+def find_split(folder: str | os.PathLike[str], split: str) -> Split:
+    """Find a split in a folder of COCO's layout.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: see `find_data`.
+    """
+    found = find_data(folder, split)
+    if found.captions_file is None:
+        raise FileNotFoundError(
+            f"{found.image_folder} holds shards, not pictures: the commands train, evaluate and "
+            "metric-network, and `data.pack`, read them; this needs COCO's layout"
+        )
+    return found
+
+
+def tar_files(folder: Path) -> list[Path]:
+    """Return the tar files in a folder, sorted by name; none if there is no such folder."""
+    files = folder.glob("*.tar") if folder.is_dir() else ()
+    return sorted(f for f in files if f.is_file() and not f.name.startswith("."))
 
 
 def _whole_split(folder: Path, role: str) -> Split | None:
     """Return the first of a role's names that has pictures and captions; None without pictures."""
-    with_pictures = [name for name in SPLIT_NAMES.get(role, (role,)) if (folder / name).is_dir()]
-    for name in with_pictures:
-        captions = folder / "annotations" / f"captions_{name}.json"
-        if captions.is_file():
+    annotations, without = folder / "annotations", []
+    for name in SPLIT_NAMES.get(role, (role,)):
+        captions = annotations / f"captions_{name}.json"
+        if captions.is_file() and (folder / name).is_dir():
             return Split(folder, name, folder / name, captions, role)
-    if any(next((folder / name).glob("*.tar"), None) for name in with_pictures):
+        if not annotations.is_dir() and tar_files(folder / name):
+            return Split(folder, name, folder / name, None, role)
+        without += [name] * (folder / name).is_dir()
+    if without:
         raise FileNotFoundError(
-            f"{folder / with_pictures[0]} holds shards, not pictures: the commands train, evaluate "
-            "and metric-network, and `data.pack`, read them; this needs COCO's layout"
-        )
-    if with_pictures:
-        raise FileNotFoundError(
-            f"{folder / with_pictures[0]} has no captions: annotations/captions_{with_pictures[0]}"
-            ".json is missing. Unpack COCO's annotations archive into the data folder."
+            f"{folder / without[0]} has no captions: annotations/captions_{without[0]}.json is "
+            "missing. Unpack COCO's annotations archive into the data folder."
         )
     return None
 
@@ -130,8 +146,8 @@ def _divide(split: Split) -> Split:
         raise ValueError(f"{split.captions_file} lists one image: train and val need one each")
     names = sorted({image["file_name"] for image in images})
     found = copies.find_copies(*picture_files(split.image_folder, names))
-    found = dict(zip(names, found, strict=True))
-    groups = np.array([found[image["file_name"]] for image in images])
+    group_of = dict(zip(names, found, strict=True))
+    groups = np.array([group_of[image["file_name"]] for image in images])
     ids = copies.hold_out([image["id"] for image in images], groups, split.role)
     return replace(split, image_ids=ids, note=copies.copies_note(groups, split.image_folder))
 

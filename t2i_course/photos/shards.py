@@ -6,54 +6,25 @@
         000000012.json  {"caption": a text, or a list of texts}, or else
         000000012.txt   the caption
 
-A sample's key is its files' name up to the last dot. With one of the two splits only, or with the
-tar files in the folder itself, the data are divided as a COCO folder is. Shards are read when they
-are packed, and nowhere else.
+A sample's key is its files' name up to the last dot. Shards are read when they are packed, and
+nowhere else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from t2i_course.photos import copies
-from t2i_course.photos.coco_folder import SPLIT_NAMES, Split, find_split, has_surrogates, part_of
+from t2i_course.photos.coco_folder import Split, has_surrogates, tar_files
 from t2i_course.photos.pictures import SKIP_HINT, Sample
 from t2i_course.runtime import file_hash
 
 PICTURES, TEXTS = ("jpg", "jpeg", "png", "webp"), ("json", "txt")
-
-
-def find_data(folder: str | os.PathLike[str], split: str) -> Split:
-    """Find a split in a folder of either layout: COCO's, or shards.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `coco_folder.find_split`.
-    """
-    return find_shards(folder, split) or find_split(folder, split)
-
-
-def find_shards(folder: str | os.PathLike[str], split: str) -> Split | None:
-    """Find a split in a folder of shards.
-
-    Returns:
-        None if the folder holds no shards, or has annotations/ and so COCO's layout.
-    """
-    folder = Path(folder).expanduser().resolve()
-    if split not in SPLIT_NAMES or (folder / "annotations").is_dir():
-        return None
-    found: dict[str, Split | None] = dict.fromkeys(SPLIT_NAMES)
-    for role, names in SPLIT_NAMES.items():
-        if name := next((name for name in names if tar_files(folder / name)), None):
-            found[role] = Split(folder, name, folder / name, None, role)
-    if not any(found.values()) and tar_files(folder):
-        return Split(folder, folder.name, folder, None, split, divided=True)
-    return part_of(found, split)
 
 
 def list_shards(folder: Path) -> list[tuple[str, int, int]]:
@@ -68,12 +39,6 @@ def data_digest(split: Split) -> str:
         return file_hash(split.captions_file)
     known = [[name, size] for name, size, _ in list_shards(split.image_folder)]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
-
-
-def tar_files(folder: Path) -> list[Path]:
-    """Return the tar files in a folder, sorted by name; none if there is no such folder."""
-    files = folder.glob("*.tar") if folder.is_dir() else ()
-    return sorted(f for f in files if f.is_file() and not f.name.startswith("."))
 
 
 class ShardSamples:

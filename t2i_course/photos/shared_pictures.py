@@ -24,15 +24,9 @@ from dataclasses import replace
 from typing import Any
 
 from t2i_course.photos import copies
-from t2i_course.photos.coco_folder import Split, picture_files, read_captions_file
+from t2i_course.photos.coco_folder import Split, find_data, picture_files, read_captions_file
 from t2i_course.photos.pictures import Sample
-from t2i_course.photos.shards import (
-    ShardSamples,
-    count_samples,
-    data_digest,
-    find_data,
-    list_shards,
-)
+from t2i_course.photos.shards import ShardSamples, count_samples, data_digest, list_shards
 
 # Which part of COCO's pictures a split holds, by its name.
 TRAIN, MOST, REST = "train2014", "35,504 of val2014's 40,504", "the 5,000 of val2017"
@@ -59,7 +53,7 @@ def check_splits(folder: str | os.PathLike[str], held_out: str = "val") -> None:
 
     Raises:
         ValueError: by COCO's names, or by their content, pictures stand in both splits.
-        FileNotFoundError, NotADirectoryError: see `coco_folder.find_split`.
+        FileNotFoundError, NotADirectoryError: see `coco_folder.find_data`.
     """
     train, val = find_data(folder, "train"), find_data(folder, held_out)
     if train.image_folder == val.image_folder:
@@ -85,7 +79,7 @@ def learnt_from(train: Split) -> list[dict[str, Any]]:
     Returns:
         One entry. "captions": name of the captions file; "sha256" of its content, or, of shards, of
         their names and lengths; "images": how many it lists; "divided": whether a tenth of them was
-        held out (`coco_folder.find_split`); "coco": whether the pictures bear COCO's names.
+        held out (`coco_folder.find_data`); "coco": whether the pictures bear COCO's names.
     """
     if train.captions_file is None:
         name, images, coco = f"{train.name}/*.tar", count_samples(train)[0], False
