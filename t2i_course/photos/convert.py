@@ -24,9 +24,7 @@ class Converted:
     """What came of a table.
 
     Attributes:
-        folder: the new folder, in COCO's layout.
-        pictures: how many pictures it has.
-        captions: how many captions.
+        folder: the new folder, in COCO's layout, with so many pictures and captions.
         columns: how the table was understood.
         left_out: what is wrong with each picture that was left out.
     """
@@ -49,8 +47,8 @@ def convert_table(
     Pictures are linked where the disk allows it, else copied; the originals stay as they are.
 
     Args:
-        table: file names and captions, see `caption_table`.
-        pictures: the folder that the file names are relative to.
+        table: see `caption_table`.
+        pictures: the folder that its file names are relative to.
         output: the new folder; it must not exist.
         on_bad_image: "raise", or "skip": leave out pictures that are missing or no pictures.
 

@@ -36,7 +36,6 @@ class Sample:
     Attributes:
         number: the image's id.
         name: of the picture, for lists of what was left out.
-        captions: what is said of it.
         picture: the file, or its bytes.
         where: what errors call the picture.
         fault: what is wrong with the sample; "" if nothing.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -59,33 +59,30 @@ def check_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Pat
     return path
 
 
-def _decoded(path: Path) -> Iterator[tuple[float, np.ndarray, Fraction]]:
-    """Yield time, frame and the shape of its pixels, until the file ends or breaks off."""
+def _kept(path: Path) -> Iterator[tuple[float, np.ndarray, Fraction]]:
+    """Yield time, frame and the shape of its pixels, until the file ends, or breaks off.
+
+    Frames that come too fast, or with a clock that runs backwards, are left out.
+    """
+    first = last = None
     with av.open(str(path)) as container:
         streams = [s for s in container.streams.video if not s.disposition & COVER]
         if not streams:
             raise ValueError(f"{path} has no moving picture: it is a sound file, or empty")
         stream = streams[0]
         stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or 25)
+        rate, shape = float(stream.average_rate or 25), stream.sample_aspect_ratio or Fraction(1)
         try:
             for index, frame in enumerate(container.decode(stream)):
                 time = index / rate if frame.time is None else frame.time
-                yield time, frame, stream.sample_aspect_ratio or Fraction(1)
+                first = time if first is None else first
+                if time - first > LONGEST:
+                    return
+                if last is None or time - last >= 1 / FASTEST:
+                    last = time
+                    yield time - first, frame, shape
         except av.FFmpegError:  # what was decoded before is still of use
             return
-
-
-def _kept(path: Path) -> Iterator[tuple[float, np.ndarray, Fraction]]:
-    """Leave out frames that come too fast or with a clock that runs backwards."""
-    first = last = None
-    for time, frame, shape in _decoded(path):
-        first = time if first is None else first
-        if time - first > LONGEST:
-            return
-        if last is None or time - last >= 1 / FASTEST:
-            last = time
-            yield time - first, frame, shape
 
 
 def _pixels(frame: av.VideoFrame, shape: Fraction, side: int) -> np.ndarray:
@@ -112,9 +109,7 @@ def read_video(path: str | os.PathLike[str], side: int = 64) -> Video:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    frames: list[np.ndarray] = []
-    times: list[float] = []
-    cut = False
+    frames, times, cut = [], [], False
     try:
         for time, frame, shape in _kept(path):
             small = _pixels(frame, shape, side)
@@ -131,7 +126,7 @@ def read_video(path: str | os.PathLike[str], side: int = 64) -> Video:
             f"{path} has {len(frames)} frames that could be read: {FEWEST} of one size are needed"
         )
     video = Video(np.stack(frames), np.array(times))
-    return Video(video.frames, video.times, tuple(_notes(path, video, cut)))
+    return replace(video, notes=tuple(_notes(path, video, cut)))
 
 
 def _notes(path: Path, video: Video, cut: bool) -> Iterator[str]:
