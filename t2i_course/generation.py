@@ -76,7 +76,7 @@ def read_prompts(prompts: Sequence[str], file: str | Path | None = None) -> list
     for number, prompt in enumerate(prompts, start=1):
         if not prompt.strip():
             raise ValueError(f"prompt {number} is empty: say what to draw")
-        if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+        if any("\ud800" <= c <= "\udfff" for c in prompt):
             raise ValueError(f"prompt {number} holds bytes that are not UTF-8 text: type it anew")
     return prompts
 
@@ -230,9 +230,8 @@ def sample(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed {seed} is out of range: choose 0 to {2**32 - 1}")
     device = encoder.device
-    noise = torch.randn(
-        count, generator.noise_dim, generator=torch.Generator().manual_seed(seed)
-    ).to(device)  # [C, Z]
+    chance = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, generator.noise_dim, generator=chance).to(device)  # [C, Z]
     drawn = torch.arange(len(prompts) * count, device=device)
     hidden = None if progress is None else not progress
     for rows in tqdm(drawn.split(BATCH), desc="drawing", disable=hidden):
