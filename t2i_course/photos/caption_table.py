@@ -146,25 +146,18 @@ class CaptionTable:
         line = 1
         try:
             for row in rows:
-                for cell in row:
-                    self._check_quote(cell, line, separator)
+                inner = [text for cell in row for text in re.split(r"[\r\n]+", cell)[1:]]
+                swallowed = [text.split(separator) for text in inner if separator in text]
+                if any(self.find(cell.strip()) for cells in swallowed for cell in cells):
+                    raise csv.Error("a cell holds the row of another picture")
                 if any(cell.strip() for cell in row):
                     yield line, row
                 line = rows.line_num + 1
         except csv.Error as error:
-            raise self._unclosed(line) from error
-
-    def _check_quote(self, cell: str, line: int, separator: str) -> None:
-        """Raise ValueError if a quoted cell has swallowed the row of another picture."""
-        for text in re.split(r"[\r\n]+", cell)[1:]:
-            if separator in text and any(self.find(c.strip()) for c in text.split(separator)):
-                raise self._unclosed(line)
-
-    def _unclosed(self, line: int) -> ValueError:
-        return ValueError(
-            f"{self.table}, line {line}: a quote is not closed, or text follows a closed one. "
-            'Close it, or write a quote inside a quoted cell as ""'
-        )
+            raise ValueError(
+                f"{self.table}, line {line}: a quote is not closed, or text follows a closed one. "
+                'Close it, or write a quote inside a quoted cell as ""'
+            ) from error
 
     def _cells(self, row: list[str]) -> list[str]:
         """Strip the cells; mend a caption whose commas nobody quoted, and Flickr30k's slip."""

@@ -166,12 +166,11 @@ def package_file(photo: SamplePhoto) -> Path:
     """Where a package has put a photo, without importing the package.
 
     Raises:
-        FileNotFoundError: the package, or in another version of it the photo, is missing.
+        FileNotFoundError: in another version of the package the photo is missing.
     """
     module, folder = PLACES[photo.package]
-    found = find_spec(module)
-    path = Path(found.origin).parent / folder / photo.file if found and found.origin else None
-    if path is None or not path.is_file():
+    path = Path(find_spec(module).origin).parent / folder / photo.file
+    if not path.is_file():
         raise FileNotFoundError(
             f"{photo.package} ships {photo.file}, but it is not here: run `python -m pip install "
             "-r requirements.txt`"
@@ -182,11 +181,8 @@ def package_file(photo: SamplePhoto) -> Path:
 def make_sample_photos(folder: Path | None = None) -> Path:
     """Copy the photos and write their captions, once, as a folder in COCO's layout.
 
-    Args:
-        folder: by default `cache/sample-photos` in the data folder.
-
     Returns:
-        The folder: train/ and val/ with the photos, annotations/ with captions and licences.
+        The folder, by default `cache/sample-photos` in the data folder.
 
     Raises:
         FileNotFoundError: as `package_file`.
