@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -56,23 +53,6 @@ def test_cache_of_another_encoder_is_not_used(tiny_bert, encoder, tmp_path):
     assert not np.allclose(mean, cls)
     with pytest.raises(ValueError, match="frozen"):
         embed_captions(TextEncoder(tiny_bert, frozen=False), [LONG], tmp_path)
-
-
-def _embed(folder: str, cache: str) -> None:
-    captions = [f"{n} red circles" for n in range(200)]
-    embed_captions(TextEncoder(folder), captions, cache, progress=False)
-
-
-def test_two_processes_at_once_make_one_cache(tiny_bert, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    arguments = (str(tiny_bert), str(tmp_path))
-    processes = [context.Process(target=_embed, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [p.exitcode for p in processes] == [0, 0]
-    assert [p.suffix for p in sorted(Path(tmp_path).glob("*.npy"))] == [".npy"]
 
 
 def encoded(monkeypatch) -> list[str]:

@@ -58,9 +58,8 @@ def test_drawn_captions_are_false_of_their_pictures(small_scenes, packed):
 
 
 def test_each_picture_gets_several_false_captions_and_contradictions_of_its_own(packed):
-    count = len(packed.all_captions)
-    text = np.zeros((count, 1), dtype=np.float32)
-    rows = np.arange(count, dtype=np.float32)[:, None]  # of the caption that is contradicted
+    rows = np.arange(len(packed.all_captions), dtype=np.float32)[:, None]  # what is contradicted
+    text = np.zeros_like(rows)
     draw = MismatchedCaptions(packed, text, photos_truth(packed), rows, share=1.0, number=3)
     torch.manual_seed(0)
     drawn = draw(batch_of(packed, list(range(40))))[..., 0].long().numpy()
@@ -99,7 +98,7 @@ def test_captions_with_the_words_of_a_photos_own_are_true_of_it(packed):
         all_captions = [
             "A dog runs.",
             "a caf\u00e9",
-            "a dog,  runs !",
+            "a dog, runs!",
             "A CAFE\u0301",
             "\U0001f426",
         ]

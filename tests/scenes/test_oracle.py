@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from t2i_course.scenes import drawing, oracle, wording
+from t2i_course.scenes import drawing, oracle
 
 
 def look(scene: drawing.Scene) -> tuple:
@@ -39,20 +39,6 @@ def test_reads_places_to_half_a_pixel():
         true = sorted((o.x, o.y) for o in scene.objects)
         # the box of a star or a heart is not centred on the point it is drawn around
         assert np.abs(np.array(found) - np.array(true)).max() <= 1.6
-
-
-def test_every_single_change_of_a_fact_is_noticed():
-    """A caption that was contradicted in one respect fails, though its picture is unchanged."""
-    wrong = 0
-    for scene in drawn(300, "change"):
-        rng = random.Random(repr(scene))
-        facts = wording.choose_facts(scene, rng)
-        found = read(scene)
-        assert all(oracle.check_facts(facts, found).values())
-        other = wording.contradict(facts, rng)
-        true_anyway = all(oracle.check_facts(other, scene).values())
-        wrong += all(oracle.check_facts(other, found).values()) != true_anyway
-    assert wrong < 3
 
 
 def test_noise_blank_and_blurred_pictures_are_unreadable_rather_than_guessed():
