@@ -386,10 +386,8 @@ def retrieval(
     Chance is k / candidates, also for features that say nothing: among n captions that are equally
     near, the own one counts as 1 / n. Intervals are Wilson's.
 
-    Args:
-        image_features: [N, D], from a network that no measured generator was trained against.
-        text_features: [N, D]; row i is the caption of picture i.
-        candidates: captions that each picture meets.
+    Features are [N, D], from a network that no measured generator was trained against; row i of
+    the text is the caption of picture i.
 
     Returns:
         {"R@1": share of pictures whose caption is the nearest, "R@5": among the nearest five}.

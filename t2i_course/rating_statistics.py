@@ -21,7 +21,6 @@ from scipy.sparse.csgraph import connected_components
 from t2i_course.evaluation import NORMAL_95, Estimate, bootstrap_interval
 from t2i_course.user_study import POINTS, QUESTIONS, SIMULATED, Answer, Study
 
-LEVELS = ("nominal", "ordinal", "interval")  # of measurement
 MM_STEPS, MM_TOLERANCE = 100_000, 1e-10
 
 
@@ -127,20 +126,14 @@ def agreement(ratings: np.ndarray, level: str = "ordinal", repeats: int = 200) -
 
     D_observed is the mean squared difference of two ratings of the same picture, D_expected that of
     any two ratings. 1 is perfect agreement, 0 what dice would give, below 0 systematic
-    disagreement. Pictures with one rating only do not count. The interval is a bootstrap over
+    disagreement. Ratings are [R, U], NaN where missing; pictures with one rating only do not count.
+    The `level` of measurement says how values differ: "nominal" (the same or not), "ordinal" (how
+    many ratings lie between them), "interval" (their distance). The interval is a bootstrap over
     pictures (Zapf et al., 2016).
-
-    Args:
-        ratings: [R, U], NaN where missing.
-        level: of measurement, which says how values differ: "nominal" (the same or not), "ordinal"
-            (how many ratings lie between them), "interval" (their distance).
-        repeats: of the bootstrap.
 
     Raises:
         ValueError: no picture has two ratings, or all of those ratings are the same.
     """
-    if level not in LEVELS:
-        raise ValueError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
     ratings = _table(ratings)
     ratings = ratings[:, np.isfinite(ratings).sum(axis=0) >= 2]
     if ratings.size == 0:
@@ -230,16 +223,9 @@ def simulated_answers(
     The rule. A rating is strength + rater + picture + noise, rounded and kept in 1 to 5; the three
     are normal with mean 0 and standard deviation 0.5, 0.5 and 0.7, drawn once for each rater, each
     picture, and each single rating. A choice falls on the left picture with the probability
-    1 / (1 + exp(strength of the right - strength of the left)).
-
-    Args:
-        study: whose trials are answered.
-        strengths: of each source: the mean rating, or the log-strength of Bradley and Terry.
-        raters: how many, named "simulated-1" and so on.
-        seed: of the rule.
-
-    Returns:
-        Answers whose time is "simulated"; `append_answer` refuses to write them to a file.
+    1 / (1 + exp(strength of the right - strength of the left)). So the strength of a source is its
+    mean rating, or the log-strength of Bradley and Terry. The time of all these answers is
+    "simulated"; `append_answer` refuses to write them to a file.
     """
     rng, answers = np.random.default_rng(seed), []
     of_pictures = rng.normal(0, 0.5, len(study.trials()))

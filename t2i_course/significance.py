@@ -41,14 +41,8 @@ def paired_bootstrap(
     and still a little too sure: simulated with three of each, whose luck outweighs all else, the
     interval holds the truth in about nine cases of ten.
 
-    Args:
-        first: scores of captions, [C], or of seeds and captions, [S, C].
-        second: the same captions, [C] or [S', C]; its seeds need not be those of the first.
-        repeats: redraws.
-        seed: of the redraws.
-
-    Raises:
-        ValueError: other captions, none, or scores that are not finite.
+    Scores are [C], or [S, C] of seeds and captions; the two need not have the same seeds. Other
+    captions, none, or scores that are not finite are a ValueError.
     """
     first, second = _scores(first, second)
     captions, rng = first.shape[1], np.random.default_rng(seed)
@@ -100,11 +94,8 @@ def sign_test(first: np.ndarray, second: np.ndarray) -> float:
     """Exact two-sided p-value of right-or-wrong answers to the same captions (mcnemar1947note).
 
     Only captions on which the two differ tell anything: if neither is better, each of these is won
-    by either with probability 1/2, and the number of wins is binomial.
-
-    Args:
-        first: [C], True where it is right.
-        second: [C], the same captions.
+    by either with probability 1/2, and the number of wins is binomial. Both are [C], True where
+    right.
     """
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     wins, losses = int((first & ~second).sum()), int((second & ~first).sum())

@@ -104,15 +104,12 @@ def make_study(
     kind: str = "ratings",
     seed: int = 0,
 ) -> Study:
-    """Put a study together.
+    """Put a study of N captions together.
 
-    Args:
-        captions: N of them.
-        pictures: for each source, a model's name or "real", N pictures in the captions' order:
-            [N, 3, H, W], floats in [-1, 1] or uint8, of one size for all sources.
-        kind: "ratings", of quality and fit from 1 to 5, one picture at a time; or "pairs", the
-            choice between two sources' pictures of a caption, every two sources for every caption.
-        seed: of the order of trials.
+    Each source, a model's name or "real", has N pictures in the captions' order: [N, 3, H, W],
+    floats in [-1, 1] or uint8, of one size for all sources. The kind is "ratings", of quality and
+    fit from 1 to 5, one picture at a time; or "pairs", the choice between two sources' pictures of
+    a caption, every two sources for every caption.
 
     Raises:
         ValueError: there are no pictures, lengths or sizes differ, or values are out of range.

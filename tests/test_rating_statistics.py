@@ -78,8 +78,6 @@ def test_interval_holds_alpha_and_narrows_with_more_pictures():
 def test_alpha_that_is_not_defined_is_an_error(table, message):
     with pytest.raises(ValueError, match=message):
         agreement(np.array(table))
-    with pytest.raises(ValueError, match="'ratio'"):
-        agreement(OBSERVERS, "ratio")
 
 
 # Mean opinion score

@@ -39,20 +39,13 @@ REMEDY = (
 class ClipNetwork:
     """CLIP with the transforms and the vocabulary that belong to it.
 
-    Attributes:
-        name: folder or hub name, without the way to it, for the ledger.
-        fingerprint: 16 hex digits of weights, vocabulary and transforms.
+    Its `fingerprint` is made of weights, vocabulary and transforms.
     """
 
     def __init__(
         self, weights: str | os.PathLike[str], device: torch.device | str | None = None
     ) -> None:
-        """Load it.
-
-        Args:
-            weights: a folder as `save_pretrained` writes it, which needs no network; or a name on
-                the hub, OWNER/NAME, which is downloaded.
-            device: where it runs; None chooses.
+        """Load a folder as `save_pretrained` writes it, or download OWNER/NAME from the hub.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -99,15 +92,9 @@ class ClipNetwork:
         return digest.hexdigest()[:16]
 
     def embed_images(self, images: np.ndarray | Tensor, progress: bool = False) -> np.ndarray:
-        """Turn pictures into features of length 1.
+        """Turn pictures, see `check_pictures`, into features of length 1, float32 [N, E].
 
-        Args:
-            images: [N, 3, S, S], see `picture_features.check_pictures`; CLIP's own transform
-                resizes them, to 224 pixels as published.
-            progress: show a bar.
-
-        Returns:
-            float32 [N, E].
+        CLIP's own transform resizes them, to 224 pixels as published.
         """
         images = check_pictures(images)
 

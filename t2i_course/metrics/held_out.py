@@ -28,7 +28,7 @@ from t2i_course import runtime
 from t2i_course.data import PackedCaptions, pack, resolve_data
 from t2i_course.generation import draw
 from t2i_course.metrics.picture_features import read_pictures
-from t2i_course.photos.coco_folder import find_data, read_captions_file
+from t2i_course.photos.coco_folder import read_captions_file
 from t2i_course.plots import pair_grid
 from t2i_course.scenes import accuracy, drawing
 from t2i_course.scenes.wording import Facts
@@ -43,26 +43,17 @@ PAIRS = 24  # in a grid
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out captions to draw from, and the real pictures to compare with.
+    """Held-out captions to draw from, and the real pictures to compare with."""
 
-    Attributes:
-        data: name of the data set, for the ledger.
-        split: "val" or "test".
-        folder: the data set.
-        packed: the split.
-        facts: what each of `packed.all_captions` states; None for photos.
-        subsets: of each of `packed.images`, such as "val_seen" or "val_unseen", whether train has
-            its pairs of shape and colour; None for photos.
-        on_bad_image: what to do with a damaged picture, "raise" or "skip".
-    """
-
-    data: str
-    split: str
+    data: str  # name of the data set, for the ledger
+    split: str  # "val" or "test"
     folder: Path
     packed: PackedCaptions
-    facts: list[Facts] | None
+    facts: list[Facts] | None  # that each of `packed.all_captions` states; None for photos
+    # Of each of `packed.images`, such as "val_seen" or "val_unseen": has train its pairs of shape
+    # and colour? None for photos
     subsets: list[str] | None
-    on_bad_image: str
+    on_bad_image: str  # "raise" or "skip"
 
     def images_of(self, caption_rows: np.ndarray) -> np.ndarray:
         """Rows in `packed.images`, [N], of captions given by rows in `packed.all_captions`."""
@@ -89,10 +80,7 @@ def open_held_out(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     folder = resolve_data(data, progress)
-    found, drawn = find_data(folder, split), False
-    if found.captions_file is not None:
-        document = read_captions_file(found.captions_file)
-        drawn = all("facts" in annotation for annotation in document["annotations"])
+    drawn = drawing.are_in(folder)
     if drawn and size != drawing.SIDE:
         raise ValueError(
             f"pictures of {size} x {size} pixels cannot be measured as scenes, which have "
@@ -102,12 +90,12 @@ def open_held_out(
     name = "scenes" if str(data) == "scenes" else folder.name
     if not drawn:
         return HeldOut(name, split, folder, packed, None, None, on_bad_image)
-    by_image = defaultdict(list)
-    for annotation in document["annotations"]:
-        by_image[annotation["image_id"]].append(annotation["facts"])
-    facts = [stated for number in packed.image_ids.tolist() for stated in by_image[number]]
-    known = {image["id"]: image.get("subset", "") for image in document["images"]}
-    subsets = [known[number] for number in packed.image_ids.tolist()]
+    numbers, shown = packed.image_ids.tolist(), drawing.read_instances(folder, split)
+    entries, kept = drawing.read_captions(folder, split), set(numbers)
+    facts = [entry["facts"] for entry in entries if entry["image_id"] in kept]
+    unseen = [any((o.shape, o.color) in drawing.UNSEEN_PAIRS for o in shown[n].objects)
+              for n in numbers]  # fmt: skip
+    subsets = [f"{split}_unseen" if new else f"{split}_seen" for new in unseen]
     return HeldOut(name, split, folder, packed, facts, subsets, on_bad_image)
 
 
@@ -253,13 +241,8 @@ def draw_pictures(
 ) -> np.ndarray:
     """Draw a picture for each caption, rounded to 8 bits.
 
-    Args:
-        generator: in eval mode.
-        features: [N, D], of the captions, or with their words.
-        seed: of the noise, one vector a caption: the same for fewer captions, on every device.
-        progress: show a bar.
-        rank: the number of this process, if several share the work.
-        processes: how many do; each draws every so many batches one, see `draw_together`.
+    Of features [N, D], or with their words; the seed's noise is the same for fewer captions, on
+    every device. Of several processes, each draws every so many batches one.
 
     Returns:
         uint8 [N, 3, S, S]; of several processes, this one's part.

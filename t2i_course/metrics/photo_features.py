@@ -32,15 +32,10 @@ def random_view(
 ) -> Tensor:
     """Cut a random square out of each picture, mirror half of them, change their colours.
 
-    Args:
-        images: [B, 3, S, S] in [-1, 1], on the CPU.
-        generator: of the draws; torch's global one if None.
-        smallest: side of a cut, of the picture's.
-        cut_only: neither mirror nor change colours, for captions name sides and colours.
-
-    Returns:
-        [B, 3, S, S]; a cut is brought back to S x S bilinearly. Brightness, contrast and saturation
-        are changed, so that colours alone do not tell two photos apart.
+    Takes and gives [B, 3, S, S] in [-1, 1], on the CPU: a cut, whose side is `smallest` of the
+    picture's or more, is brought back to S x S bilinearly. Brightness, contrast and saturation are
+    changed, so that colours alone do not tell two photos apart; with `cut_only` neither they nor
+    the sides are, for captions name them.
     """
     number = len(images)
     drawn = torch.rand(number, 7, generator=generator)  # [B, 7]

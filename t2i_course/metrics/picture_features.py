@@ -48,17 +48,12 @@ def check_pictures(
 ) -> np.ndarray:
     """Return pictures as bytes, or say what is wrong with them.
 
-    Args:
-        images: [N, 3, H, W]: uint8, or floats in [-1, 1] as a generator draws them. Floats are
-            rounded; bytes stay what they are, memory-mapped ones too.
-        size: the height and width that they must have, pixels; None takes any.
-        name: what the errors call them.
-
-    Returns:
-        uint8 [N, 3, H, W].
+    Takes [N, 3, H, W], of that height and width if `size` is given: floats in [-1, 1], as a
+    generator draws them, are rounded; uint8 stays what it is, memory-mapped, too.
 
     Raises:
-        ValueError: none, another shape, channel count, size or type, or values outside [-1, 1].
+        ValueError: none, another shape, channel count, size or type, or values outside [-1, 1];
+            with that `name`.
     """
     if isinstance(images, Tensor):
         images = images.detach().cpu()
@@ -152,14 +147,7 @@ def extract_features(
     batch_size: int = 64,
     progress: bool = False,
 ) -> np.ndarray:
-    """Run an extractor over N pictures, see `check_pictures`.
-
-    Returns:
-        float32 [N, D].
-
-    Raises:
-        ValueError: the pictures are not pictures, or a feature is not a finite number.
-    """
+    """Run an extractor over N pictures, see `check_pictures`: finite features, float32 [N, D]."""
     images = check_pictures(images)
     features = np.empty((len(images), extractor.width), dtype=np.float32)
     with tqdm(total=len(images), desc="features", unit="image", disable=not progress) as bar:

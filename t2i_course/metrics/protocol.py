@@ -89,18 +89,9 @@ def load_networks(
 ) -> MetricNetworks:
     """Load what fits the data: for scenes the course's own networks, for photos those named.
 
-    Args:
-        held: the data.
-        extractor: trained `scene_features` or `photo_features`, by name or path; None for the
-            course's scene-features on scenes and for none on photos, of which they know nothing.
-        matcher: a trained `caption_matcher`, in the same way.
-        fid: measure FID, too.
-        inception_weights: a file of Inception's weights, which also asks for FID; None loads the
-            published ones if `fid` is asked for.
-        clip_weights: a folder of CLIP's weights, or their name on the hub, which also asks for the
-            CLIP score; None for none.
-        device: of all of them.
-        progress: show a bar if Inception's weights must be downloaded.
+    The extractor is trained `scene_features` or `photo_features`, the matcher a `caption_matcher`,
+    by name or path. `fid` takes Inception's published weights; a file of them asks for FID, too,
+    and CLIP's weights (`clip_score.ClipNetwork`) for the CLIP score.
 
     Raises:
         FileNotFoundError, ValueError, OSError: weights are missing or damaged; ValueError also if
@@ -141,16 +132,10 @@ def evaluate(
     progress: bool = False,
     varied: GeneratedPictures | None = None,
 ) -> Evaluation:
-    """Measure pictures by the protocol.
+    """Measure pictures by the protocol, and with `references` real ones and false captions, too.
 
-    Args:
-        pictures: N of them, one a caption.
-        held: the data whose captions they show.
-        networks: that measure.
-        references: measure real pictures and shuffled captions, too.
-        repeats: of the bootstrap; with Inception's features, 20 at most.
-        progress: show bars.
-        varied: of `held_out.draw_varied`, for the variety within a caption.
+    The bootstrap has `repeats`, with Inception's features 20 at most. `varied` pictures, of
+    `held_out.draw_varied`, say how much they vary within a caption.
 
     Raises:
         ValueError: too few pictures for a FID that is asked for, or for anything at all; pictures

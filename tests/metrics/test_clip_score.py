@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
 
 from t2i_course.metrics.clip_score import ClipNetwork, clip_score, clip_source
 
@@ -83,10 +83,11 @@ def test_long_captions_are_cut(clip):
 
 def test_name_and_fingerprint_tell_weights_apart(clip, tiny_clip, tmp_path):
     assert clip.name == "CLIP tiny-clip" and len(clip.fingerprint) == 16
-    assert ClipNetwork(tiny_clip, device="cpu").fingerprint == clip.fingerprint
     shutil.copytree(tiny_clip, tmp_path / "other")
-    nn.init.zeros_(clip.network.logit_scale)
-    assert clip._fingerprint() != clip.fingerprint
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    weights["logit_scale"] = weights["logit_scale"] + 1
+    save_file(weights, tmp_path / "other" / "model.safetensors", {"format": "pt"})
+    assert ClipNetwork(tmp_path / "other", device="cpu").fingerprint != clip.fingerprint
 
 
 # Errors
@@ -97,14 +98,7 @@ def edit_config(folder: Path, **changes) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def cut(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:500])
-
-
 def take_weights(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     file = folder / "model.safetensors"
     kept = {k: v for k, v in load_file(file).items() if k != "text_projection.weight"}
     save_file(kept, file, {"format": "pt"})
@@ -113,27 +107,23 @@ def take_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (lambda f: [file.unlink() for file in f.iterdir()], "holds no whole CLIP"),
+        (lambda f: [file.unlink() for file in f.iterdir()], ""),
         (lambda f: edit_config(f, model_type="bert"), "of the kind bert"),
-        (lambda f: (f / "config.json").write_text("{"), "holds no whole CLIP"),
-        (cut, "holds no whole CLIP"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"cut short"), ""),
         (take_weights, "1 weights are missing, such as text_projection.weight"),
         (lambda f: [x.unlink() for x in f.glob("token*")], "the vocabulary has 2 words"),
-        (lambda f: [x.unlink() for x in f.glob("*processor*")], "holds no whole CLIP"),
     ],
-    ids=["empty", "another network", "no JSON", "cut", "a weight", "no words", "no transform"],
+    ids=["empty", "another network", "cut", "a weight", "no words"],
 )
 def test_a_folder_that_holds_no_clip_is_refused(tiny_clip, tmp_path, fault, reason):
     folder = tmp_path / "weights"
     shutil.copytree(tiny_clip, folder)
     fault(folder)
-    with pytest.raises(
-        ValueError, match=f"(?s)weights holds no whole CLIP.*{reason[:20]}|{reason}"
-    ):
+    with pytest.raises(ValueError, match=f"weights holds no whole CLIP.*{reason}"):
         ClipNetwork(folder, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["weights", "./a/b", "/nowhere/clip", "~/clip", "a/b/c"])
+@pytest.mark.parametrize("name", ["weights", "./a/b", "~/clip"])
 def test_a_folder_that_is_not_there_is_not_looked_for_in_the_network(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no folder of CLIP's weights at .*config\.json"):

@@ -51,14 +51,6 @@ def test_bytes_stay_as_they_are_also_when_memory_mapped(tmp_path):
     assert np.array_equal(check_pictures(torch.from_numpy(pixels)), pixels)
 
 
-def test_generator_and_file_give_equal_features(tmp_path):
-    drawn = torch.rand(5, 3, 8, 8) * 2 - 1
-    for index, pixels in enumerate(check_pictures(drawn)):
-        Image.fromarray(np.moveaxis(pixels, 0, -1)).save(tmp_path / f"{index}.png")
-    from_files = extract_features(MeanColor(), read_pictures(tmp_path)[0])
-    assert np.array_equal(extract_features(MeanColor(), drawn), from_files)
-
-
 @pytest.mark.parametrize(
     ("images", "message"),
     [
