@@ -223,9 +223,8 @@ def train_network(
         "license": "Apache-2.0" if drawn else "as the training data allow",
         "seed": seed,
     }
-    return checkpoints.save_weights(
-        output, task.network.half() if task.half else task.network, card
-    )
+    weights = task.network.half() if task.half else task.network
+    return checkpoints.save_weights(output, weights, card)
 
 
 def load_network(

@@ -345,6 +345,25 @@ def _card(images: list[list[str]], scenes: bool, coco: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _free_folders(output: Path) -> list[Path]:
+    """Where an encoder goes after each stage; raise FileExistsError if something is there."""
+    output = output.expanduser()
+    if len(output.parts) == 1:  # where `encoder_folder` finds it by its name, from any folder
+        output = runtime.data_folder() / "encoders" / output
+    folders = [output.with_name(output.name + end) for end in ("-masked-words", "-contrastive", "")]
+    for folder in folders:
+        if folder.exists():
+            raise FileExistsError(f"{folder} is there already: move it, or name another --output")
+    return folders
+
+
+def _training_captions(folder: Path | str) -> list[list[str]]:
+    """Captions of a folder's training pictures, picture by picture, without the held-out ones."""
+    split = find_split(folder, "train")
+    ids = None if split.image_ids is None else set(split.image_ids)
+    return read_captions([split.captions_file], ids)
+
+
 def pretrain(
     captions_files: Sequence[Path | str] = (),
     output: Path | str | None = None,
@@ -380,20 +399,9 @@ def pretrain(
         FileExistsError: the output folder is there already.
         FileNotFoundError, ValueError: as `coco_folder.find_split` and `read_captions`.
     """
-    finished = Path(output or DEFAULT_ENCODER).expanduser()
-    if len(finished.parts) == 1:  # where `encoder_folder` finds it by its name, from any folder
-        finished = runtime.data_folder() / "encoders" / finished
-    masked_words, contrastive = (
-        finished.with_name(finished.name + ending) for ending in ("-masked-words", "-contrastive")
-    )
-    for path in (finished, masked_words, contrastive):
-        if path.exists():
-            raise FileExistsError(f"{path} is there already: move it, or name another --output")
-    images, scenes = read_captions(captions_files), folder is None
-    if folder is not None:  # without the captions that are held out
-        split = find_split(folder, "train")
-        ids = None if split.image_ids is None else set(split.image_ids)
-        images += read_captions([split.captions_file], ids)
+    masked_words, contrastive, finished = _free_folders(Path(output or DEFAULT_ENCODER))
+    scenes = folder is None
+    images = read_captions(captions_files) + ([] if scenes else _training_captions(folder))
     start, scratch = time.monotonic(), finished.with_name(finished.name + ".vocabulary")
     scratch.mkdir(parents=True, exist_ok=True)
     run = Pretraining(images, scratch, scenes, batch_size, seed, runtime.choose_device(device))
@@ -412,8 +420,7 @@ def pretrain(
         done[stage] = steps
         with runtime.atomic_folder(target) as unfinished:
             shutil.copytree(scratch, unfinished, dirs_exist_ok=True)
-            seconds = round(time.monotonic() - start)
-            told = {"steps": done, "seconds": seconds, "losses": run.last_losses()}
-            write_encoder(unfinished, run.model.bert, card | told)
+            card |= {"steps": done, "seconds": round(time.monotonic() - start)}
+            write_encoder(unfinished, run.model.bert, card | {"losses": run.last_losses()})
     shutil.rmtree(scratch)
     return finished
