@@ -242,7 +242,7 @@ def rows_of(
             extractor="oracle, of close-ups with their margin" if "accuracy" in metric
             else "none" if "seconds" in metric else "scene-features",
             data="close-ups of one large object, 32 pixels", hardware=runs[0]["hardware"],
-            seconds=round(sum(entry["seconds"] for entry in runs), 1), command=command,
+            seconds=0.0, command=command,
         ))  # fmt: skip
     return rows
 
@@ -268,10 +268,12 @@ def main() -> None:
     for seed in arguments.seeds:
         for rung in arguments.rungs:
             run(rung, seed, arguments)
-    rows = rows_of(REAL, [real], (), "with their margin", command)[:-1]
+    rows, seconds = rows_of(REAL, [real], (), "with their margin", command)[:-1], 0.0
     for rung in arguments.rungs:
         runs = [run(rung, seed, arguments) for seed in arguments.seeds]
         rows += rows_of(rung, runs, arguments.seeds, after, command)
+        seconds += sum(entry["seconds"] for entry in runs)
+    rows = [replace(row, seconds=round(seconds, 1)) for row in rows]  # of the command
     for row in rows:
         low, high = row.interval or (row.value, row.value)
         print(f"{row.value:.3g} ({low:.3g} to {high:.3g})  {row.metric}")
