@@ -214,6 +214,11 @@ SAID = {  # words that may state a fact of a kind; rather one too many
 }
 
 
+def says(caption: str) -> set[str]:
+    """Kinds of statement, of `KINDS`, that a caption may make, by its words alone."""
+    return {kind for kind, words in SAID.items() if words.search(caption)}
+
+
 def stays_true(operation: str, caption: Facts | str) -> bool:
     """Whether an operation on a picture changes nothing that its caption states.
 
