@@ -229,9 +229,14 @@ def real_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def rows_of(
-    rung: str, runs: Sequence[dict[str, Any]], seeds: Sequence[int], after: str, command: str
+    rung: str,
+    runs: Sequence[dict[str, Any]],
+    seeds: Sequence[int],
+    after: str,
+    command: str,
+    seconds: float,
 ) -> list[report.Row]:
-    """Rows of the ledger for the mean of some seeds."""
+    """Rows of the ledger for the mean of some seeds; the command took so many seconds in all."""
     rows = []
     for metric in [*runs[0]["found"], "seconds of training"]:
         values = [entry["found"].get(metric, entry["seconds"]) for entry in runs]
@@ -242,7 +247,7 @@ def rows_of(
             extractor="oracle, of close-ups with their margin" if "accuracy" in metric
             else "none" if "seconds" in metric else "scene-features",
             data="close-ups of one large object, 32 pixels", hardware=runs[0]["hardware"],
-            seconds=0.0, command=command,
+            seconds=seconds, command=command,
         ))  # fmt: skip
     return rows
 
@@ -265,15 +270,14 @@ def main() -> None:
     )
     after = f"mean of the seeds, after {arguments.steps} steps of {arguments.batch_size} pictures"
     real = real_pictures(arguments)
+    runs: dict[str, list[dict[str, Any]]] = {rung: [] for rung in arguments.rungs}
     for seed in arguments.seeds:
-        for rung in arguments.rungs:
-            run(rung, seed, arguments)
-    rows, seconds = rows_of(REAL, [real], (), "with their margin", command)[:-1], 0.0
-    for rung in arguments.rungs:
-        runs = [run(rung, seed, arguments) for seed in arguments.seeds]
-        rows += rows_of(rung, runs, arguments.seeds, after, command)
-        seconds += sum(entry["seconds"] for entry in runs)
-    rows = [replace(row, seconds=round(seconds, 1)) for row in rows]  # of the command
+        for rung, own in runs.items():
+            own.append(run(rung, seed, arguments))
+    seconds = round(sum(entry["seconds"] for own in runs.values() for entry in own), 1)
+    rows = rows_of(REAL, [real], (), "with their margin", command, seconds)[:-1]
+    for rung, own in runs.items():
+        rows += rows_of(rung, own, arguments.seeds, after, command, seconds)
     for row in rows:
         low, high = row.interval or (row.value, row.value)
         print(f"{row.value:.3g} ({low:.3g} to {high:.3g})  {row.metric}")

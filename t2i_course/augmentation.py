@@ -227,11 +227,8 @@ def stays_true(operation: str, caption: Facts | str) -> bool:
         caption: its facts, where they are known; else its text, whose words decide, and which is
             given up where a word may mean a side, a colour, ... An empty text states nothing.
     """
-    if isinstance(caption, str):
-        return not caption.strip() or not any(
-            SAID[kind].search(caption) for kind in FALSIFIES[operation]
-        )
-    return not set(FALSIFIES[operation]) & set(statements(caption))
+    stated = says(caption) if isinstance(caption, str) else set(statements(caption))
+    return not stated & set(FALSIFIES[operation])
 
 
 # Captions

@@ -9,14 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i_course import multitask
+from t2i_course.checkpoints import read_card
 from t2i_course.commands.console import add_shared, note, say
 from t2i_course.data import image_transform, to_uint8
-from t2i_course.metrics.networks import load_network
 from t2i_course.photos.pictures import decode_picture, upright
 from t2i_course.scenes.caption_reader import is_true
 from t2i_course.scenes.drawing import SIDE
 from t2i_course.scenes.oracle import read_picture
-from t2i_course.text_encoder import load_trained_encoder
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     if args.width < 1:
         raise ValueError(f"--width {args.width}: choose 1 (greedy) or more")
     device, failed = args.settings.device, 0
-    network, card = load_network(args.model, {multitask.NAME: multitask.Captioner}, device)
-    encoder = load_trained_encoder(card["encoder"], args.model, device)
+    network, encoder = multitask.load_captioner(args.model, device)
+    scenes = read_card(args.model)["data"] == "scenes"
     for name in args.picture:
         try:
             image = read_square(name, network.image_size)  # [3, S, S]
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         length = max(int((words[0, 0] == encoder.tokenizer.sep_token_id).int().argmax()), 1)
         sure = math.exp(float(scores[0, 0]) / length)
         say(f"{name}: {caption or '(nothing)'} ({sure:.0%} sure of a word, on average)")
-        if card["data"] == "scenes" and (remark := doubt(caption, image)):
+        if scenes and (remark := doubt(caption, image)):
             note(f"{name}: {remark}")
     return 2 if failed else 0
 
