@@ -57,8 +57,9 @@ class Model:
 MODELS = {
     "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
-    "gan": Model("gan", 16_000, 16_000, {  # a short run of it shows little
+    "gan": Model("gan", 10_000, 10_000, {  # a short run of it shows little
         "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
+        "redescription": 0.3,
     }),
     "style": Model("style", 30_000, 30_000, {
         "generator_rate": RATE, "batch_size": 48, "scenes": 50_000, "crowded": True,
@@ -174,6 +175,8 @@ def read_plan(args: argparse.Namespace) -> Plan:
     model = MODELS[fill(RunOptions, preset, given).model]
     steps = settings.pick(fast=model.fast, full=model.full)
     usual = {"steps": steps, "seed": settings.seed} | model.defaults
+    if settings.data != "scenes":  # photos need a captioner of their own: see `load_teacher`
+        usual.pop("redescription", None)
     options, config, gan = (
         fill(part, usual, preset, given) for part in (RunOptions, TrainingConfig, GanConfig)
     )
