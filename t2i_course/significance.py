@@ -44,7 +44,7 @@ def paired_bootstrap(
     Scores are [C], or [S, C] of seeds and captions; the two need not have the same seeds. Other
     captions, none, or scores that are not finite are a ValueError.
     """
-    first, second = _scores(first, second)
+    first, second = paired_scores(first, second)
     captions, rng = first.shape[1], np.random.default_rng(seed)
     value = float(first.mean() - second.mean())
     drawn = rng.multinomial(captions, np.full(captions, 1 / captions), size=repeats)  # [B, C]
@@ -62,7 +62,7 @@ def paired_bootstrap(
     return Comparison(Estimate(value, interval, captions), min(1.0, 2 * beyond / (repeats + 1)))
 
 
-def _scores(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def paired_scores(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as finite [seeds, captions], of the same captions."""
     first, second = (np.atleast_2d(np.asarray(scores, dtype=float)) for scores in (first, second))
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.size:
