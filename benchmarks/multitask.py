@@ -151,7 +151,7 @@ def captions_true(count: int, width: int) -> list[report.Row]:
 
 def round_trip(count: int) -> list[report.Row]:
     """Caption to picture to caption: is the second caption true of what the oracle reads?"""
-    generator, encoder, _ = load_model("gan", "cpu", training_encoder=True)
+    generator, encoder, _ = load_model("gan", "cpu")
     network, words = multitask.load_captioner(device="cpu")
     held, start = pack(resolve_data("scenes"), "val", progress=False), time.perf_counter()
     captions = [held.captions[row][0] for row in range(count)]

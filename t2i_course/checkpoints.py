@@ -337,11 +337,10 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 
 def _check_card(card: Any, where: str) -> None:
-    """Raise ValueError unless a card has every field, and its encoders theirs."""
+    """Raise ValueError unless a card has every field, and its encoder's entry its own."""
     if not isinstance(card, dict) or (missing := [f for f in CARD_FIELDS if f not in card]):
         lacks = f"lacks {', '.join(missing)}" if isinstance(card, dict) else "is no JSON object"
         raise ValueError(f"{where} {lacks}: a model card needs {', '.join(CARD_FIELDS)}")
-    for name in ("encoder", "prompt_encoder"):
-        named = card.get(name, card["encoder"])
-        if not isinstance(named, dict) or not {"name", "fingerprint", "pooling"} <= named.keys():
-            raise ValueError(f"{where}: {name} needs name, fingerprint and pooling, not {named!r}")
+    named = card["encoder"]
+    if not isinstance(named, dict) or not {"name", "fingerprint", "pooling"} <= named.keys():
+        raise ValueError(f"{where}: encoder needs name, fingerprint and pooling, not {named!r}")

@@ -21,7 +21,6 @@ from t2i_course import adversarial_losses as losses
 from t2i_course.augmentation import AUGMENTATIONS, augment
 from t2i_course.image_decoder import ResidualDecoder, Standardize, check_inputs
 from t2i_course.processes import TrainingBatch, without_wrapping
-from t2i_course.scenes.caption_parts import PARTS, WIDTH, CaptionReader, PartAttention, PartLayout
 from t2i_course.text_encoder import TextFeatures, reshape, sentence_of
 from t2i_course.training import option
 
@@ -168,7 +167,6 @@ class TextGenerator(nn.Module):
         noise_dim: int = 64,
         image_size: int = 64,
         width: int = 16,
-        parts: bool = False,
         words: bool = False,
     ) -> None:
         """Build the layers.
@@ -179,8 +177,6 @@ class TextGenerator(nn.Module):
             image_size: S; 8, 16, 32, ...
             width: channels at S x S; towards 4 x 4 they grow to 8 times as many.
             words: let the places of the maps of `SIDES` look at the caption's words.
-            parts: read parts out of captions, to which maps of up to 16 x 16 attend: how the
-                shipped weights draw. Nothing here trains them.
         """
         super().__init__()
         channels = block_channels(image_size, width)[::-1]  # [128, 96, 64, 32, 16] at 16
@@ -189,7 +185,7 @@ class TextGenerator(nn.Module):
         self.takes_words = words
         self.config = {
             "text_dim": text_dim, "noise_dim": noise_dim, "image_size": image_size, "width": width,
-            "parts": parts, "words": words,
+            "words": words,
         }  # fmt: skip
         self.standardize = Standardize(text_dim)
         self.latent = nn.Sequential(
@@ -205,32 +201,17 @@ class TextGenerator(nn.Module):
         self.words = nn.ModuleDict(
             {side: WordAttention(c, text_dim, int(side)) for side, c in sides.items() if words}
         )
-        self.reader, self.attention = None, nn.ModuleList()
-        if parts:
-            self.reader, self.layout = CaptionReader(text_dim), PartLayout(noise_dim)
-            self.hear = nn.Linear(PARTS * WIDTH, latent_dim)
-            sides = enumerate(channels[:-1][:3])  # 4 x 4, 8 x 8, 16 x 16
-            self.attention.extend(PartAttention(c, 4 * 2**k) for k, c in sides)
 
     def forward(self, text: TextFeatures | Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw B captions with noise [B, Z]: [B, 3, S, S] in [-1, 1]."""
         sentence = check_inputs(text, noise, self.text_dim, self.noise_dim)  # [B, D]
         if self.takes_words and isinstance(text, Tensor):
             raise ValueError("this generator looks at words: give it TextFeatures, not sentences")
-        first, *others = self.latent
-        latent = first(torch.cat([self.standardize(sentence), noise], dim=1))  # [B, 256]
-        parts = None
-        if self.reader is not None:
-            parts = self.layout(self.reader(sentence), noise)  # [B, 4, 64]
-            latent = latent + self.hear(parts.flatten(1))
-        for layer in others:
-            latent = layer(latent)
+        latent = self.latent(torch.cat([self.standardize(sentence), noise], dim=1))  # [B, 256]
         # The noise comes in once more, undiluted, or the pictures of a caption are all alike.
         x = self.start(torch.cat([latent, noise], dim=1))  # [B, 128 * 4 * 4]
         x = x.reshape(len(sentence), -1, 4, 4)  # [B, 128, 4, 4]
-        for number, block in enumerate(self.blocks):
-            if number < len(self.attention):
-                x = self.attention[number](x, parts)
+        for block in self.blocks:
             side = str(x.shape[-1])
             if side in self.words:
                 x = self.words[side](x, text)

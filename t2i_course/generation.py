@@ -85,18 +85,13 @@ def load_model(
     name_or_path: str | os.PathLike[str],
     device: torch.device | str | None = None,
     truncation: float = 1.0,
-    training_encoder: bool = False,
 ) -> tuple[nn.Module, TextEncoder, dict[str, Any]]:
     """Load a trained generator, the text encoder that reads its prompts, and its model card.
-
-    The encoder is the one that it was trained with, unless its card names another that was taught
-    to give the features of that one.
 
     Args:
         name_or_path: as `checkpoint_path` takes it.
         device: where the networks go; the CPU if None.
         truncation: of the style decoder, 0 to 1; other generators know none but 1.
-        training_encoder: give the encoder of the training, whatever the card names for prompts.
 
     Raises:
         FileNotFoundError: the checkpoint or the encoder is missing.
@@ -113,8 +108,7 @@ def load_model(
                 "the style decoder's"
             )
         generator.truncation = truncation
-    named = card["encoder"] if training_encoder else card.get("prompt_encoder", card["encoder"])
-    encoder = load_trained_encoder(named, str(name_or_path), device)
+    encoder = load_trained_encoder(card["encoder"], str(name_or_path), device)
     return generator, encoder, card
 
 
@@ -155,8 +149,6 @@ def check_prompts(
     """
     card, notes = card or {}, []
     known = set(card.get("words", "").split())
-    if known:
-        known.update(card.get("prompt_encoder", {}).get("words", "").split())
     beyond = BEYOND if card.get("data") == "scenes" else {}
     if beyond:  # the encoder has read these words, on text alone
         known.update(caption_words(" ".join(UNSEEN_WORDS)))

@@ -150,7 +150,7 @@ def test_what_the_course_makes_is_kept_out_of_git_and_what_it_ships_is_not():
     if not (CHECKOUT / ".git").exists():
         pytest.skip("not a git checkout")
     made = ["data/scenes/x.bmp", "data/cache/a.npy", "data/runs/a.pt", "pages/a.html", ".venv/x"]
-    made += ["data/encoders/my-caption-bert-free/card.json"]
+    made += ["data/encoders/my-caption-bert/card.json"]
     made += ["data/checkpoints/my-baseline.json", "data/results/.a.partial-0123456789ab.json"]
     kept = ["data/encoders/a.safetensors", "data/checkpoints/a.json", "data/results/a.json"]
     command = ["git", "check-ignore", *made, *kept]
