@@ -25,7 +25,6 @@ from t2i_course.flow_matching import FlowGenerator
 from t2i_course.gan import TextGenerator
 from t2i_course.image_decoder import DECODERS
 from t2i_course.plots import to_pixels
-from t2i_course.scenes.prompt_reader import MOST, read_prompt, reword
 from t2i_course.scenes.wording import BEYOND, UNSEEN_WORDS
 from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
@@ -112,24 +111,6 @@ def load_model(
     return generator, encoder, card
 
 
-def in_known_words(prompts: Sequence[str], card: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Say prompts about scenes as the captions of a generator's training do.
-
-    Returns:
-        The prompts as they are to be drawn, and a note on each that is not as it was.
-    """
-    if card.get("data") != "scenes":
-        return list(prompts), []
-    texts, notes = [], []
-    for prompt in prompts:
-        texts.append(reword(prompt) or prompt)
-        if texts[-1] != prompt:
-            words = set(caption_words(prompt))
-            limits = "".join(f"; {limit}" for limit, of in BEYOND.items() if words & set(of))
-            notes.append(f"{_shorten(prompt)!r} is drawn as {texts[-1]!r}{limits}")
-    return texts, notes
-
-
 def check_prompts(
     encoder: TextEncoder, prompts: Sequence[str], card: Mapping[str, Any] | None = None
 ) -> list[str]:
@@ -164,9 +145,6 @@ def check_prompts(
             notes.append(f"the encoder cannot read {_listed(unspelt)} in {_shorten(prompt)!r}")
         unread = [word for word in caption_words(prompt) if known and word not in known]
         unread = [word for word in dict.fromkeys(unread) if not any(word in u for u in unspelt)]
-        facts = read_prompt(prompt) if beyond else None
-        if facts and len(facts["objects"]) > MOST:
-            notes.append(f"{next(iter(beyond))}: {_shorten(prompt)!r} will not be drawn")
         for limit, words in beyond.items():
             if asked := [word for word in unread if word in words]:
                 notes.append(f"{limit}: {_listed(asked)} in {_shorten(prompt)!r} will not be drawn")
@@ -328,7 +306,6 @@ def write_samples(
     count: int,
     seed: int,
     model: str,
-    drawn_as: Sequence[str] | None = None,
 ) -> None:
     """Write one PNG a sample and captions.json, in COCO's captions form, once all are drawn.
 
@@ -339,8 +316,6 @@ def write_samples(
         count: samples of each prompt.
         seed: of the noise, written beside each picture.
         model: name of the checkpoint.
-        drawn_as: the texts that the generator read, if they are not the prompts; written beside
-            each picture.
     """
     folder, images, annotations = Path(os.path.realpath(folder)), [], []
     beside = folder if folder.is_dir() else folder.parent  # the folder may be a disk of its own
@@ -352,8 +327,7 @@ def write_samples(
             images.append({
                 "id": number, "file_name": name,
                 "width": pixels.shape[1], "height": pixels.shape[0],
-                "prompt": prompts[row], "drawn_as": (drawn_as or prompts)[row],
-                "seed": seed, "sample": sample_number,
+                "prompt": prompts[row], "seed": seed, "sample": sample_number,
             })  # fmt: skip
             annotations.append({"id": number, "image_id": number, "caption": prompts[row]})
         info = {"description": f"drawn by {model}", "seed": seed}

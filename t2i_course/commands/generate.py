@@ -16,8 +16,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", nargs="*", help="what to draw")
     add("--prompts", metavar="FILE", help="a file of prompts, UTF-8, one a line")
-    add("--as-typed", action="store_true", help="draw prompts about scenes word for word; else one "
-        "in other words than training captions is said in theirs, with a note")  # fmt: skip
     add("--count", type=int, default=8, help="samples of each prompt; default: %(default)s")
     add("--model", metavar="NAME|PATH", default="gan", help="a name in data/checkpoints, or a "
         "path; default: %(default)s")  # fmt: skip
@@ -40,18 +38,17 @@ def run(args: argparse.Namespace) -> int:
         generation.check_sample_folder(folder, args.overwrite)
     device, seed = args.settings.device, args.settings.seed
     generator, encoder, card = generation.load_model(args.model, device, args.truncation)
-    texts, remarks = generation.in_known_words(prompts, {} if args.as_typed else card)
-    for remark in remarks + generation.check_prompts(encoder, texts, card):
+    for remark in generation.check_prompts(encoder, prompts, card):
         note(remark)
     if generator.noise_dim == 0 and args.count > 1:
         note(f"the model {args.model} draws without noise: all samples of a prompt are the same")
 
-    batches = generation.sample(generator, encoder, texts, args.count, seed)
+    batches = generation.sample(generator, encoder, prompts, args.count, seed)
     if wants_picture:
         images = torch.cat(list(batches))  # [P * C, 3, S, S]
         batches = iter(images.split(generation.BATCH))
     if folder is not None:
-        generation.write_samples(folder, batches, prompts, args.count, seed, args.model, texts)
+        generation.write_samples(folder, batches, prompts, args.count, seed, args.model)
         say(f"{len(prompts) * args.count} samples: {folder}")
     if wants_picture:
         generation.write_grid(picture, images, prompts)

@@ -47,17 +47,6 @@ def test_generate_writes_a_folder_of_samples_in_coco_form(home):
     assert sorted(p.name for p in Path().iterdir()) == ["photos", "prompts.txt", "samples"]
 
 
-def test_what_a_prompt_was_drawn_as_is_said_and_written_beside_it(home, capsys):
-    card = home / "checkpoints" / "tiny.json"
-    card.write_text(card.read_text().replace('"data": "photos"', '"data": "scenes"'))
-    argv = ["generate", "a tiny star, no circle", "--model", "tiny", "--count", "1", "--output-dir"]
-    for folder, drawn_as, extra in (("one", "a small star", []), ("two", argv[1], ["--as-typed"])):
-        assert main([*argv, folder, *extra]) == 0
-        (image,) = json.loads(Path(folder, "captions.json").read_text(encoding="utf-8"))["images"]
-        assert (image["prompt"], image["drawn_as"]) == (argv[1], drawn_as)
-        assert ("is drawn as 'a small star'" in capsys.readouterr().err) == (not extra)
-
-
 def test_the_same_seed_draws_the_same_files_alone_or_among_others(home):
     base = ["generate", "--model", "tiny", "--count", "2", PROMPT]
     assert main([*base, "--output-dir", "first"]) == 0
