@@ -106,6 +106,8 @@ def test_two_processes_train_what_one_does(home, alone):
     said = run(home, (*TRAIN, *GAN, "--output", "two"), 2)
     assert said.count("processes: 2;") == 1  # one speaks for both
     assert_same_run(home, alone, "two")
+    cards = [home / "data" / "checkpoints" / f"{name}.json" for name in ("alone", "two")]
+    assert [json.loads(card.read_text())["processes"] for card in cards] == [1, 2]
 
 
 def test_a_killed_run_of_two_processes_goes_on_with_one(home, alone):

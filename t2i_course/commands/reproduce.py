@@ -16,7 +16,7 @@ from t2i_course.runtime import CHECKOUT, hardware
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add which row, and how long it may take."""
     parser.add_argument("row", metavar="ROW", help="its id, as pages quote it and data/results has "
-        "it, such as gan-evaluation-gan-fd-scenes-val-n2000")  # fmt: skip
+        "it, such as gan-evaluation-gan-fd-scenes-test-n2000")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=15, metavar="N", help="refuse a row whose "
         "measurement took longer when it was recorded; default: %(default)s")  # fmt: skip
 

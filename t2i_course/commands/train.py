@@ -57,13 +57,13 @@ class Model:
 MODELS = {
     "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
-    "gan": Model("gan", 10_000, 10_000, {  # a short run of it shows little
+    "gan": Model("gan", 12_000, 12_000, {  # a short run of it shows little
         "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
         "redescription": 0.3,
     }),
-    "style": Model("style", 30_000, 30_000, {
+    "style": Model("style", 12_000, 12_000, {
         "generator_rate": RATE, "batch_size": 48, "scenes": 50_000, "crowded": True,
-        "encoder": "caption-bert-2",
+        "encoder": "caption-bert-2", "redescription": 0.3,
     }),
     "flow": Model("flow", 16_000, 16_000, {
         "learning_rate": 1e-3, "batch_size": 32, "scenes": 50_000, "crowded": True,
@@ -330,6 +330,7 @@ def write_card(
         "steps": plan.config.steps,
         "seconds": round(history.seconds, 1),
         "hardware": runtime.hardware(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
         "license": "Apache-2.0" if scenes else "as the training data allow",
         "seed": plan.config.seed,

@@ -188,12 +188,20 @@ def test_more_scenes_begin_with_the_scenes_there_are(home, capsys, monkeypatch, 
     assert "where the data are scenes; here they are" in told and told.endswith("photos")
 
 
-def test_a_preset_gives_options_that_others_go_before(home):
-    def plan(*argv: str) -> train.Plan:
-        args = build_parser("train").parse_args(["train", "--data", "photos", *argv])
-        args.settings = read_settings(args)
-        return train.read_plan(args)
+def plan(*argv: str) -> train.Plan:
+    args = build_parser("train").parse_args(["train", "--data", "photos", *argv])
+    args.settings = read_settings(args)
+    return train.read_plan(args)
 
+
+def test_the_captioner_is_a_second_teacher_by_default_where_it_can_read_the_pictures(home):
+    for model in ("gan", "style"):
+        assert plan("--model", model).gan.redescription == 0
+        assert plan("--model", model, "--data", "scenes").gan.redescription > 0
+    assert plan("--model", "gan", "--redescription", "2").gan.redescription == 2
+
+
+def test_a_preset_gives_options_that_others_go_before(home):
     plain, chosen = plan(), plan("--preset", "val-hour", "--steps", "7", "--width", "8")
     assert (chosen.options.model, chosen.options.encoder) == ("gan", "bert-base-uncased")
     assert (chosen.config.flips, chosen.options.on_bad_image) == (True, "skip")
