@@ -67,10 +67,11 @@ def parse_benchmark(words):
 def parse_old(commit, words):
     """Whether that commit had the file; asked only where git knows the commit."""
     run = {"cwd": CHECKOUT, "capture_output": True, "check": False}
+    file = f"{words[2]}/commands/{words[3]}.py" if words[1] == "-m" else words[1]
     if subprocess.run(["git", "cat-file", "-e", commit], **run).returncode == 0:
-        found = subprocess.run(["git", "cat-file", "-e", f"{commit}:{words[1]}"], **run)
+        found = subprocess.run(["git", "cat-file", "-e", f"{commit}:{file}"], **run)
         if found.returncode:
-            raise ValueError(f"commit {commit} has no {words[1]}")
+            raise ValueError(f"commit {commit} has no {file}")
 
 
 def test_the_courses_ledger_is_sound():

@@ -131,16 +131,20 @@ class Page:
 
     def open(self):
         self.driver.get(f"{self.address}/lab/tree/study.ipynb?token={self.token}&reset")
-        self.wait(lambda d: d.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell"))
-        # The page itself must be connected: before, a key is lost, whatever the server says.
-        self.wait(lambda d: "| Idle" in d.find_element(By.ID, "jp-main-statusbar").text)
-        (cell,) = self.driver.find_elements(
-            By.CSS_SELECTOR, ".jp-Notebook .jp-CodeCell .cm-content"
-        )
-        cell.click()
-        ActionChains(self.driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
-            Keys.SHIFT
-        ).perform()
+        idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+        self.wait(lambda d: d.find_elements(By.CSS_SELECTOR, idle))
+        self.wait(self.ran)
+
+    def ran(self, driver):
+        """Run the cell; false while the page is not connected yet, and the key is lost."""
+        if not driver.find_elements(By.CSS_SELECTOR, ".jp-OutputArea input[type=text]"):
+            with contextlib.suppress(WebDriverException):  # the editor is not drawn yet
+                driver.find_element(By.CSS_SELECTOR, ".jp-CodeCell .cm-content").click()
+                keys = ActionChains(driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER)
+                keys.key_up(Keys.SHIFT).perform()
+            time.sleep(5)
+            return False
+        return True
 
     def wait(self, condition):
         return WebDriverWait(self.driver, SECONDS, poll_frequency=0.1).until(condition)
