@@ -32,6 +32,7 @@ from t2i_course.report import Row
 from t2i_course.runtime import CHECKOUT, atomic_folder, data_folder, hardware
 from t2i_course.significance import holm, paired_bootstrap
 from t2i_course.thesis_tables import (
+    EVALUATE,
     Table,
     ablation_tables,
     escape,
@@ -107,7 +108,7 @@ def costs_of(rows: Iterable[Row]) -> list[Cost]:
     found: dict[str, Row] = {}
     for row in rows:
         if row.data == "scenes" and row.split in ("val", "test") and row.interval is not None:
-            if measure_of(row) == "everything right" and "t2i_course evaluate" in row.command:
+            if measure_of(row) == "everything right" and row.command.startswith(EVALUATE):
                 name = source_of(row)
                 if row.split == "test" or name not in found:
                     found[name] = row

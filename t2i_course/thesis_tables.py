@@ -20,6 +20,7 @@ from t2i_course.reproduction import limits
 
 HEADLINE = ("everything right", "FD-scenes", "FID", "Frechet distance", "CLIP score", "precision",
             "recall", "R@1")  # fmt: skip
+EVALUATE = "python -m t2i_course evaluate"  # by the present code; rows of old code begin otherwise
 PARTS = ("one object", "two objects", "three objects", "seen pairs", "unseen pairs")
 ABLATION = ("everything right", "background right", "color right", "R@1", "recall", "FD-scenes")
 SET = re.compile(r"-(val|test)-n(\d+)(?:-s[\d-]+)?$")  # how ids of an evaluation's rows end
@@ -150,7 +151,7 @@ def result_tables(rows: Iterable[Row]) -> list[Table]:
     sets: dict[tuple[str, str, str], dict[str, dict[str, Row]]] = {}
     for row in rows:
         found = SET.search(row.id)
-        if found and row.command.startswith("python -m t2i_course evaluate"):
+        if found and row.command.startswith(EVALUATE):
             lines = sets.setdefault((row.data, found[1], found[2]), {})
             lines.setdefault(source_of(row), {}).setdefault(measure_of(row), row)
     tables = []
