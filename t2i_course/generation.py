@@ -25,7 +25,8 @@ from t2i_course.flow_matching import FlowGenerator
 from t2i_course.gan import TextGenerator
 from t2i_course.image_decoder import DECODERS
 from t2i_course.plots import to_pixels
-from t2i_course.scenes.wording import BEYOND, UNSEEN_WORDS
+from t2i_course.scenes.caption_reader import count_objects
+from t2i_course.scenes.wording import BEYOND, NUMBERS, UNSEEN_WORDS
 from t2i_course.style_decoder import StyleGenerator
 from t2i_course.text_encoder import (
     TextEncoder,
@@ -145,6 +146,8 @@ def check_prompts(
             notes.append(f"the encoder cannot read {_listed(unspelt)} in {_shorten(prompt)!r}")
         unread = [word for word in caption_words(prompt) if known and word not in known]
         unread = [word for word in dict.fromkeys(unread) if not any(word in u for u in unspelt)]
+        if beyond and count_objects(prompt) > max(NUMBERS):
+            notes.append(f"{next(iter(beyond))}: {_shorten(prompt)!r} will not be drawn")
         for limit, words in beyond.items():
             if asked := [word for word in unread if word in words]:
                 notes.append(f"{limit}: {_listed(asked)} in {_shorten(prompt)!r} will not be drawn")

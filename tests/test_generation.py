@@ -40,6 +40,8 @@ def test_what_no_scene_shows_is_said(encoder):
     card = {"words": training_words(CAPTIONS), "data": "scenes"}
     (note,) = check_prompts(encoder, ["four red circles on white"], card)
     assert "three objects at most: 'four' in" in note
+    (note,) = check_prompts(encoder, ["two red circles, two red circles on white"], card)
+    assert "three objects at most" in note and "will not be drawn" in note
     (note,) = check_prompts(encoder, ["a red star, no circle"], card)
     assert "never what is not: 'no' in" in note
     assert check_prompts(encoder, ["a tiny red star"], {**card, "words": "a red star"}) == []

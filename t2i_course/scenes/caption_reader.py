@@ -87,6 +87,12 @@ def read_caption(caption: str) -> Facts | None:
     return None
 
 
+def count_objects(text: str) -> int:
+    """How many objects a text asks for, whether or not it is a sentence of the grammar."""
+    found = re.finditer(rf"\b{THING.pattern}\b", text.lower())
+    return sum(COUNTS[thing["count"]] for thing in found)
+
+
 def _facts(found: dict[str, str], relations: Relations, ground: str | None) -> Facts:
     """What a sentence's parts state."""
     things = [_thing(found[name]) for name in "PQR" if found.get(name)]
