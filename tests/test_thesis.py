@@ -60,8 +60,7 @@ def test_costs_are_those_of_evaluated_generators_the_cheapest_first():
     costs = thesis.costs_of(LEDGER)
     assert {"baseline", "gan"} <= {cost.name for cost in costs}
     old = [row for row in LEDGER if row.command.startswith("git checkout")]
-    assert old and thesis.costs_of([*LEDGER, *old]) == costs, "another GAN's rows are not the GAN's"
-    assert thesis.costs_of(old) == []
+    assert old and thesis.costs_of(old) == [], "rows of another GAN are not the GAN's"
     assert [c.seconds for c in costs] == sorted(c.seconds for c in costs)
     table = thesis.cost_table(costs)
     assert all("% (" in line["everything right"] for line in table.cells.values())

@@ -330,7 +330,7 @@ def write_card(
         "steps": plan.config.steps,
         "seconds": round(history.seconds, 1),
         "hardware": runtime.hardware(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": PartialState().num_processes,
         "metrics": {f"validation loss ({objective.identity['objective']})": round(loss, 6)},
         "license": "Apache-2.0" if scenes else "as the training data allow",
         "seed": plan.config.seed,

@@ -92,7 +92,8 @@ def load_teacher(plan: Plan) -> Teacher | None:
     if network.image_size != size:
         raise ValueError(
             f"the captioner reads pictures of {network.image_size} pixels, this run draws {size}: "
-            f"train one with `python -m t2i_course metric-network captioner --size {size}`"
+            f"train one with `python -m t2i_course metric-network captioner --size {size}`, or "
+            "leave it out with --redescription 0"
         )
     return multitask.redescription(network, encoder), f"{Path(name).name} {network.fingerprint}"
 

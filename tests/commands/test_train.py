@@ -275,6 +275,7 @@ def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scen
     assert "no checkpoint" in error_line(capsys, [*restart, "--captioner", "nothing"])
     wrong = error_line(capsys, [*restart, "--captioner", "my-captioner", "--size", "32"])
     assert "reads pictures of 64 pixels, this run draws 32" in wrong
+    assert wrong.endswith("or leave it out with --redescription 0")
     photos = ["photos" if word == str(small_scenes) else word for word in restart]
     assert "knows scenes only: train one on these photos" in error_line(capsys, photos)
     small = ["metric-network", "scene-features", "--data", str(small_scenes), "--size", "32"]
