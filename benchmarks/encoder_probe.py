@@ -27,9 +27,9 @@ from t2i_course.text_cache import embed_captions, embed_words
 from t2i_course.text_encoder import TextEncoder
 
 ENCODERS = {  # as it was after its first two stages, and finished
-    "caption-bert-2-masked-words": "masked-words",
-    "caption-bert-2-contrastive": "contrastive",
-    "caption-bert-2": "final",
+    "caption-bert-masked-words": "masked-words",
+    "caption-bert-contrastive": "contrastive",
+    "caption-bert": "final",
 }
 STEPS = 1500  # in which attention learns to read the words
 

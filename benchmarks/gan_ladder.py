@@ -48,7 +48,7 @@ from t2i_course.text_cache import EmbeddedCaptions, embed_words
 from t2i_course.text_encoder import TextEncoder
 from t2i_course.training import TrainingConfig
 
-ENCODER, SIDE, TRAIN, CAPTIONS = "caption-bert-2", 32, 5_000, 3  # captions of a training picture
+ENCODER, SIDE, TRAIN, CAPTIONS = "caption-bert", 32, 5_000, 3  # captions of a training picture
 RUNS = runtime.data_folder() / "cache" / "gan_ladder_runs.jsonl"  # every run, as it was
 SMALL = GanConfig(
     text_blocks=False, words=False, matching_aware=False, penalty=False, augment=()

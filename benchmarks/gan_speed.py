@@ -199,7 +199,7 @@ def main() -> None:
     runtime.seed_everything(0)
     folder = data.resolve_data("scenes")
     packed = data.pack(folder, "val", 64)
-    encoder = TextEncoder("caption-bert-2", device=device)
+    encoder = TextEncoder(device=device)
     features = embed_words(encoder, packed.all_captions)
     wrong = mismatched_captions.contradicting_captions(folder, "val", packed)
     false = mismatched_captions.MismatchedCaptions(

@@ -78,7 +78,7 @@ def held_out_losses(
 
 def both_ways(steps: int) -> list[report.Row]:
     """Train every arm with every seed; a row for each arm and task, and for the differences."""
-    folder, encoder = resolve_data("scenes"), TextEncoder("caption-bert-2", device="cpu")
+    folder, encoder = resolve_data("scenes"), TextEncoder(device="cpu")
     whole = {split: pack(folder, split, progress=False) for split in ("train", "val")}
     part = PackedPart(whole["train"], range(len(whole["train"])), SIDE)
     held = PackedPart(whole["val"], range(HELD_OUT), SIDE)

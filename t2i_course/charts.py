@@ -140,11 +140,12 @@ def matrices(
 def scatter_panels(
     panels: Mapping[str, Mapping[str, Tensor | np.ndarray]], size: int = 300
 ) -> Figure:
-    """Draw groups of points [N, 2], a panel of so many screen pixels for each way to look at them.
+    """Draw groups of points [N, 2], a panel of a width in pixels for each way to look at them.
 
-    `panels` are title to name of a group to points; every panel has its own legend and scale.
+    `panels` are title to name of a group to points; every panel has its own scale, and its legend
+    below.
     """
-    figure, (row,) = panel_grid(1, len(panels), (size / DOTS, size / DOTS))
+    figure, (row,) = panel_grid(1, len(panels), (size / DOTS, (size + 40) / DOTS))
     for axes, (title, groups) in zip(row, panels.items(), strict=True):
         for index, (name, places) in enumerate(groups.items()):
             colour = list(PALETTE.values())[index % len(PALETTE)]
@@ -152,6 +153,7 @@ def scatter_panels(
             style = {"s": 9, "color": colour, "marker": marker, "alpha": 0.6, "linewidths": 0}
             axes.scatter(*np.asarray(places).T, label=name, **style)
         axes.set_title(title, fontsize=POINTS, parse_math=False)
-        axes.legend(fontsize=POINTS, frameon=False, handletextpad=0.1, borderpad=0.1)
         axes.set(xticks=[], yticks=[])
+        axes.legend(fontsize=POINTS, frameon=False, handletextpad=0.1, borderpad=0.1, ncols=2,
+                    loc="upper center", bbox_to_anchor=(0.5, 0))  # fmt: skip
     return figure

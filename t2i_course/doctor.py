@@ -17,9 +17,7 @@ from t2i_course import runtime
 
 DATA_GIGABYTES = 1.0
 # What comes with the course and the notebooks read: folders of data/encoders, names of checkpoints
-ENCODERS = (
-    "caption-bert", "caption-bert-2", "caption-bert-2-masked-words", "caption-bert-2-contrastive",
-)  # fmt: skip
+ENCODERS = ("caption-bert", "caption-bert-masked-words", "caption-bert-contrastive")
 CHECKPOINTS = ("baseline", "caption-matcher", "captioner", "flow", "gan", "gan-discriminator",
                "scene-features", "shared-space", "sound-features", "style",
                "video-to-audio")  # fmt: skip

@@ -32,7 +32,6 @@ from t2i_course.scenes.wording import Facts, word_facts
 from t2i_course.text_cache import embed_captions
 
 NAME = "shared-space"
-ENCODER = "caption-bert-2"
 WIDTH = 128
 CAPTIONS_EACH = 5  # captions of a picture that are learnt from
 MET = 2  # of them, those that the picture meets in a step

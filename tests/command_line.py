@@ -11,7 +11,6 @@ from t2i_course.__main__ import main
 CAPTIONS = ("two dogs run on the green grass", "a man rides a wave", "people at a table with food")
 TRAIN = ("train", "--data", "photos", "--size", "16", "--steps", "6", "--batch-size", "4",
          "--precision", "float32", "--output", "tiny", "--device", "cpu")  # fmt: skip
-OWN = ("--encoder", "caption-bert")  # the tiny one of these tests
 PROMPT = "a large red circle on a white background"
 
 

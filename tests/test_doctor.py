@@ -71,8 +71,8 @@ def test_an_empty_data_folder_lacks_all_that_the_notebooks_read(monkeypatch, tmp
         shutil.copytree(CHECKOUT / "data" / folder, tmp_path / folder, copy_function=os.link)
         assert check(name).ok, check(name)
     assert not check("scenes").required
-    (tmp_path / "encoders" / "caption-bert-2" / "config.json").unlink()
-    assert check("text encoder").detail == "missing: caption-bert-2/config.json"
+    (tmp_path / "encoders" / "caption-bert" / "config.json").unlink()
+    assert check("text encoder").detail == "missing: caption-bert/config.json"
     (tmp_path / "checkpoints" / "own.safetensors").touch()
     assert check("trained weights").detail == "missing: own.json"
     (tmp_path / "checkpoints" / ".DS_Store").touch()

@@ -14,9 +14,7 @@ from t2i_course.text_encoder import TextEncoder
 
 MODULES = (scene_features, photo_features, caption_matcher, multitask, latent_space)
 PREPARE = {module.NAME: module.prepare for module in MODULES}
-ENCODERS = {  # of those that take the text encoder's features or tokens
-    caption_matcher.NAME: None, multitask.NAME: None, latent_space.NAME: latent_space.ENCODER,
-}  # fmt: skip
+READING = (caption_matcher.NAME, multitask.NAME, latent_space.NAME)  # they take a text encoder
 CROWDED = 50_000  # scenes that the captioner learns from, most of them with three objects
 
 
@@ -30,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "shared-space, one space for pictures and captions, which may teach one, too")  # fmt: skip
     add_shared(parser, "--data")
     add("--encoder", metavar="NAME|PATH", help="of caption-matcher, captioner and "
-        "shared-space; default: caption-bert, for shared-space caption-bert-2")  # fmt: skip
+        "shared-space; default: caption-bert")  # fmt: skip
     add("--steps", type=int, help="default: 3000, for shared-space 1800, for captioner 8000")
     add("--size", type=int, default=64, help="side of the pictures, pixels; default: %(default)s")
     add_shared(parser, "--on-bad-image")
@@ -45,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     output = checkpoints.check_output(args.output or f"my-{args.network}")
     pictures, device, bars = args.settings.data, args.settings.device, sys.stderr.isatty()
     encoder = None
-    if args.network in ENCODERS:
-        encoder = TextEncoder(args.encoder or ENCODERS[args.network], device=device)
+    if args.network in READING:
+        encoder = TextEncoder(args.encoder, device=device)
     if args.data is None and args.network == scene_features.NAME:
         pictures = "scenes"
     elif args.data is None and args.network == multitask.NAME and pictures == "scenes":

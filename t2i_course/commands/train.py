@@ -58,16 +58,14 @@ MODELS = {
     "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
     "gan": Model("gan", 12_000, 12_000, {  # a short run of it shows little
-        "batch_size": 48, "scenes": 50_000, "crowded": True, "encoder": "caption-bert-2",
-        "redescription": 0.3,
+        "batch_size": 48, "scenes": 50_000, "crowded": True, "redescription": 0.3,
     }),
     "style": Model("style", 12_000, 12_000, {
         "generator_rate": RATE, "batch_size": 48, "scenes": 50_000, "crowded": True,
-        "encoder": "caption-bert-2", "redescription": 0.3,
+        "redescription": 0.3,
     }),
     "flow": Model("flow", 16_000, 16_000, {
         "learning_rate": 1e-3, "batch_size": 32, "scenes": 50_000, "crowded": True,
-        "encoder": "caption-bert-2",
     }),
 }  # fmt: skip
 
@@ -93,7 +91,7 @@ class RunOptions:
 
     model: str = option("baseline", "what to train", tuple(MODELS))
     encoder: str | None = option(
-        None, "text encoder, by name or folder; default: by model", ("NAME",)
+        None, "text encoder, by name or folder; default: caption-bert", ("NAME",)
     )
     pooling: str = option("mean", "from its tokens to one vector", ("mean", "cls"))
     size: int = option(64, "side of the images, pixels")

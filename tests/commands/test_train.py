@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import OWN, TRAIN, command, error_line
+from command_line import TRAIN, command, error_line
 
 from t2i_course import checkpoints, processes, report, runtime, training
 from t2i_course.__main__ import build_parser, main
@@ -159,7 +159,7 @@ def test_too_few_pictures_or_no_place_for_the_weights_is_known_before_the_work(
 
 
 def test_two_photos_train_a_gan_without_infinite_numbers(home, capsys):
-    argv = ["train", "--model", "gan", *OWN, "--data", few_photos(2), "--width", "4",
+    argv = ["train", "--model", "gan", "--data", few_photos(2), "--width", "4",
             "--steps", "2", "--batch-size", "4", "--size", "16", "--output", "two",
             "--device", "cpu"]  # fmt: skip
     assert main(argv) == 0
@@ -240,7 +240,7 @@ def test_a_preset_trains_photos(home, capsys):
 
 
 def test_gan_is_trained_and_drawn_with(home, capsys, small_scenes):
-    argv = ["train", "--model", "gan", *OWN, "--data", str(small_scenes), "--steps", "2",
+    argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2",
             "--batch-size", "8", "--width", "8", "--augment", "translation",
             "--output", "few", "--device", "cpu"]  # fmt: skip
     assert main(argv) == 0
@@ -259,7 +259,7 @@ def test_a_captioner_is_trained_and_teaches_a_generator(home, capsys, small_scen
     network = ["metric-network", "captioner", "--data", str(small_scenes), "--steps", "10",
                "--device", "cpu"]  # fmt: skip
     assert main(network) == 0
-    argv = ["train", "--model", "gan", *OWN, "--data", str(small_scenes), "--steps", "2",
+    argv = ["train", "--model", "gan", "--data", str(small_scenes), "--steps", "2",
             "--device", "cpu", "--batch-size", "8", "--width", "8",
             "--output", "taught"]  # fmt: skip
     on = [*argv, "--redescription", "0.5"]
@@ -301,6 +301,6 @@ def test_a_captioner_of_photos_teaches_a_generator_of_photos(home):
     assert main([*network, "--device", "cpu", "--output", "telling"]) == 0
     assert json.loads((home / "checkpoints" / "telling.json").read_text())["data"] == "photos"
     told = ["--captioner", "telling", "--redescription", "1", "--output", "taught"]
-    assert main([*TRAIN, "--model", "gan", *OWN, "--width", "4", *told]) == 0
+    assert main([*TRAIN, "--model", "gan", "--width", "4", *told]) == 0
     card = json.loads((home / "checkpoints" / "taught.json").read_text())
     assert card["captioner"].startswith("telling ") and card["license"] != "Apache-2.0"
