@@ -57,8 +57,8 @@ class Cost:
     """What a generator is worth, and what it cost."""
 
     name: str
-    seconds: float  # of its training, with the runs that it went on from
-    steps: int  # of its last run
+    seconds: float  # of its training
+    steps: int
     machine: str  # that trained it
     share: tuple[float, float, float]  # value, low, high: captions with everything right
 
@@ -101,15 +101,6 @@ def draw_fresh(
         verdicts = [accuracy.check_images(images, facts) for images in drawn[name]]
         right[name] = np.stack([(found != 0).all(axis=1) for found in verdicts])
     return FreshPictures(tuple(texts), drawing.render_all(scenes), drawn, right)
-
-
-def training_cost(name: str) -> tuple[float, int, str]:
-    """Seconds of a generator's training with all earlier runs, steps of the last, the machine."""
-    card = read_card(name)
-    seconds, before = 0.0, card
-    while before:
-        seconds, before = seconds + before["seconds"], before.get("begun_with")
-    return seconds, card["steps"], card["hardware"]
 
 
 def sample_grid(pictures: FreshPictures, width: float = TEXT_WIDTH) -> Figure:

@@ -115,7 +115,7 @@ def costs_of(rows: Iterable[Row]) -> list[Cost]:
     costs = []
     for name, row in found.items():
         if checkpoint_path(name).with_suffix(".json").is_file():
-            spent = print_figures.training_cost(name)
+            spent = (read_card(name)[key] for key in ("seconds", "steps", "hardware"))
             costs.append(Cost(name, *spent, (row.value, *row.interval)))
     return sorted(costs, key=lambda cost: cost.seconds)
 
@@ -133,8 +133,8 @@ def cost_table(costs: Sequence[Cost]) -> Table:
         for cost in costs
     }  # fmt: skip
     caption = (
-        "Quality against cost: captions with everything right, with 95 % intervals; minutes of "
-        "training, earlier runs included; steps of the last run."
+        "Quality against cost: captions with everything right, with 95 % intervals; minutes and "
+        "steps of training."
     )
     return Table("cost", caption, cells)
 
