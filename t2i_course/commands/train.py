@@ -60,7 +60,7 @@ MODELS = {
     "gan": Model("gan", 12_000, 12_000, {  # a short run of it shows little
         "batch_size": 48, "scenes": 50_000, "crowded": True, "redescription": 0.3,
     }),
-    "style": Model("style", 12_000, 12_000, {
+    "style": Model("style", 10_000, 10_000, {
         "generator_rate": RATE, "batch_size": 48, "scenes": 50_000, "crowded": True,
         "redescription": 0.3,
     }),
