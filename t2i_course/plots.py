@@ -416,7 +416,8 @@ def _wrap(text: str, width: float) -> str:
 def _widest(texts: Sequence[str]) -> int:
     """Screen pixels that the widest of some lines of text takes."""
     font, measure = FontProperties(size=FONT), RendererAgg(1, 1, DOTS).get_text_width_height_descent
-    return math.ceil(max(measure(_ascii(text), font, False)[0] for text in texts))
+    lines = "\n".join(texts).split("\n")
+    return math.ceil(max(measure(_ascii(line), font, False)[0] for line in lines))
 
 
 def _ascii(text: str) -> str:

@@ -253,3 +253,11 @@ def test_a_figure_is_shown_with_its_alternative_text_and_closed(monkeypatch):
     plots.show("two gray squares")
     assert shown == [(figure, {"image/png": {"alt": "two gray squares"}})]
     assert not plt.fignum_exists(figure.number)
+
+
+def test_a_row_title_of_two_lines_is_as_wide_as_its_longer_line(recwarn):
+    two, one = (
+        plots.image_grid(torch.zeros(1, 3, 8, 8), row_titles=[title])
+        for title in ("a longer line\nand one", "a longer line")
+    )
+    assert two.get_figwidth() == one.get_figwidth() and not recwarn.list
