@@ -37,9 +37,6 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = CHECKOUT / "notebooks"
-SHORT = ["00_start_here", "01_data", "02_text_encoder", "03_image_decoder", "04_training",
-         "05_evaluation", "06_gan", "07_style_decoder", "10_augmentation", "13_photos",
-         "14_thesis_report"]  # fmt: skip
 HEADER = ["Before this", "Minutes (2-core CPU)", "Minutes (GPU)", "New here"]
 # A path from the root of a machine's disk; not the path of a web address
 MACHINE_PATH = re.compile(
@@ -179,9 +176,9 @@ def test_figures_have_alternative_text(path):
                 assert len(output.metadata["image/png"]["alt"]) > 20, cell.source
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_half_of_the_cells_have_8_lines_and_none_over_25(name):
-    lengths = sorted(len(cell.source.splitlines()) for cell in code_cells(FOLDER / f"{name}.ipynb"))
+@every_notebook
+def test_half_of_the_cells_have_8_lines_and_none_over_25(path):
+    lengths = sorted(len(cell.source.splitlines()) for cell in code_cells(path))
     assert lengths[len(lengths) // 2] <= 8 and lengths[-1] <= 25
 
 
