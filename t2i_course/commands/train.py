@@ -57,7 +57,7 @@ class Model:
 MODELS = {
     "baseline": Model("residual", 300, 6000, {"learning_rate": 2e-3}),
     "article": Model("article", 300, 6000, {"learning_rate": 2e-4}),
-    "gan": Model("gan", 12_000, 12_000, {  # a short run of it shows little
+    "gan": Model("gan", 11_000, 11_000, {  # a short run of it shows little
         "batch_size": 48, "scenes": 50_000, "crowded": True, "redescription": 0.3,
     }),
     "style": Model("style", 10_000, 10_000, {
