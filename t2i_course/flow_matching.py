@@ -83,16 +83,31 @@ class Attention(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """Two convolutions, told the time and the sentence; then the places look around.
+    """Two convolutions, told the time and the sentence; then the places may look around.
 
     Adaptive normalisation: condition [B, W] sets scale and shift of every channel
     (peebles2023dit, section 3.2).
     """
 
     def __init__(
-        self, in_channels: int, channels: int, condition_dim: int, word_dim: int, coarse: bool
+        self,
+        in_channels: int,
+        channels: int,
+        condition_dim: int,
+        word_dim: int,
+        words: bool = False,
+        places: bool = False,
     ) -> None:
-        """Build the layers; the second convolution starts at 0. In coarse maps, places attend."""
+        """Build the layers; the second convolution starts at 0.
+
+        Args:
+            in_channels: C.
+            channels: C'.
+            condition_dim: W.
+            word_dim: D.
+            words: does every place look at the caption's words?
+            places: does every place look at all others?
+        """
         super().__init__()
         self.norm1 = nn.GroupNorm(8, in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -103,8 +118,8 @@ class FlowBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
         same = in_channels == channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1)
-        self.look_at_words = Attention(channels, word_dim)
-        self.look_at_places = Attention(channels, channels) if coarse else nn.Identity()
+        self.look_at_words = Attention(channels, word_dim) if words else None
+        self.look_at_places = Attention(channels, channels) if places else None
 
     def forward(self, x: Tensor, condition: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, C', H, W]."""
@@ -112,7 +127,9 @@ class FlowBlock(nn.Module):
         h = self.conv1(functional.silu(self.norm1(x)))  # [B, C', H, W]
         h = self.norm2(h) * (1 + scale) + shift
         x = self.skip(x) + self.conv2(functional.silu(h))
-        return self.look_at_places(self.look_at_words(x, words, mask))
+        if self.look_at_words is not None:
+            x = self.look_at_words(x, words, mask)
+        return x if self.look_at_places is None else self.look_at_places(x)
 
 
 class FlowGenerator(nn.Module):
@@ -134,24 +151,25 @@ class FlowGenerator(nn.Module):
     takes_words = True
 
     def __init__(
-        self, text_dim: int, image_size: int = 64, width: int = 64, patch: int = 4
+        self, text_dim: int, image_size: int = 64, width: int = 64, patch: int = 2
     ) -> None:
         """Build the layers.
 
         Args:
             text_dim: D, of sentence and words.
-            image_size: S, a multiple of 2 * patch.
-            width: channels at S / patch; twice as many at S / (2 patch).
+            image_size: S, a multiple of 4 * patch.
+            width: W, the channels at S / (2 patch), 16 places a side; half as many at 32, where
+                edges are drawn, twice as many at 8.
             patch: side of the squares of pixels that become the channels of one place.
 
         Raises:
             ValueError: a side that cannot be built.
         """
         super().__init__()
-        if image_size % (2 * patch) or width % 8:
+        if image_size % (4 * patch) or width % 16:
             raise ValueError(
-                f"image_size {image_size}, width {width}: choose a multiple of {2 * patch} and one "
-                "of 8"
+                f"image_size {image_size}, width {width}: choose a multiple of {4 * patch} and one "
+                "of 16"
             )
         self.text_dim, self.image_size, self.noise_dim = text_dim, image_size, 3 * image_size**2
         self.config: dict[str, Any] = {
@@ -160,23 +178,26 @@ class FlowGenerator(nn.Module):
         self.patch = patch
         self.steps, self.guidance, self.interval, self.solver = 10, 2.0, (0.0, 1.0), "euler"
         self.shift = 3.0
-        condition, wide = 4 * width, 2 * width
+        condition, thin, wide = 4 * width, width // 2, 2 * width
         self.time = nn.Sequential(nn.Linear(condition, condition), nn.SiLU())
         self.sentence = nn.Linear(text_dim, condition)
         self.no_words = nn.Parameter(torch.zeros(text_dim))  # stands before the words
-        self.into = nn.Conv2d(3 * patch**2, width, 3, padding=1)
-        self.position = nn.Parameter(torch.zeros(width, image_size // patch, image_size // patch))
+        self.into = nn.Conv2d(3 * patch**2, thin, 3, padding=1)
+        self.position = nn.Parameter(torch.zeros(thin, image_size // patch, image_size // patch))
 
-        def block(before: int, after: int, coarse: bool = False) -> FlowBlock:
-            return FlowBlock(before, after, condition, text_dim, coarse)
+        def blocks(count: int, before: int, after: int, **looks: bool) -> nn.ModuleList:
+            of = condition, text_dim
+            return nn.ModuleList([FlowBlock(before, after, *of, **looks) for _ in range(count)])
 
-        self.down = nn.ModuleList([block(width, width), block(width, width)])
-        self.halve = nn.Conv2d(width, wide, 3, stride=2, padding=1)
-        self.middle = nn.ModuleList([block(wide, wide, coarse=True) for _ in range(4)])
-        self.enlarge = nn.Conv2d(wide, width, 3, padding=1)
-        self.up = nn.ModuleList([block(2 * width, width), block(2 * width, width)])
+        self.down = nn.ModuleList([blocks(1, thin, thin), blocks(2, width, width)])
+        self.halve = nn.ModuleList(
+            [nn.Conv2d(c, 2 * c, 3, stride=2, padding=1) for c in (thin, width)]
+        )
+        self.middle = blocks(4, wide, wide, words=True, places=True)
+        self.enlarge = nn.ModuleList([nn.Conv2d(2 * c, c, 3, padding=1) for c in (width, thin)])
+        self.up = nn.ModuleList([blocks(2, wide, width, words=True), blocks(1, width, thin)])
         self.out = nn.Sequential(
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, 3 * patch**2, 3, padding=1)
+            nn.GroupNorm(8, thin), nn.SiLU(), nn.Conv2d(thin, 3 * patch**2, 3, padding=1)
         )
 
     def predict(
@@ -199,17 +220,19 @@ class FlowGenerator(nn.Module):
         mask = functional.pad(text.mask * seen[:, None], (1, 0), value=1.0)  # [B, 1 + T]
         condition = self.time(time_features(t, self.time[0].in_features))  # [B, 4 W]
         condition = functional.silu(condition + self.sentence(text.sentence * seen[:, None]))
-        x = self.into(functional.pixel_unshuffle(z, self.patch)) + self.position  # [B, W, 16, 16]
+        x = self.into(functional.pixel_unshuffle(z, self.patch)) + self.position  # [B, W/2, 32, 32]
         kept = []
-        for block in self.down:
-            x = block(x, condition, words, mask)
-            kept.append(x)
-        x = self.halve(x)  # [B, 2 W, 8, 8]
+        for blocks, halve in zip(self.down, self.halve, strict=True):
+            for block in blocks:
+                x = block(x, condition, words, mask)
+                kept.append(x)
+            x = halve(x)  # [B, W, 16, 16], then [B, 2 W, 8, 8]
         for block in self.middle:
             x = block(x, condition, words, mask)
-        x = self.enlarge(functional.interpolate(x, scale_factor=2))  # [B, W, 16, 16]
-        for block in self.up:
-            x = block(torch.cat([x, kept.pop()], dim=1), condition, words, mask)
+        for enlarge, blocks in zip(self.enlarge, self.up, strict=True):
+            x = enlarge(functional.interpolate(x, scale_factor=2))  # 16, then 32 places a side
+            for block in blocks:
+                x = block(torch.cat([x, kept.pop()], dim=1), condition, words, mask)
         return functional.pixel_shuffle(self.out(x), self.patch)  # [B, 3, S, S]
 
     def velocity(self, z: Tensor, t: float, text: TextFeatures) -> Tensor:

@@ -27,7 +27,7 @@ def text(count: int, width: int = 12, tokens: int = 5) -> TextFeatures:
 @pytest.fixture
 def generator():
     torch.manual_seed(0)
-    network = FlowGenerator(12, image_size=16, width=8).eval()
+    network = FlowGenerator(12, image_size=16, width=16).eval()
     for weight in network.parameters():  # those that start at 0 would hide what they do
         nn.init.normal_(weight, std=0.2)
     return network
@@ -170,7 +170,7 @@ def test_the_loop_teaches_it_to_draw_two_captions(small_scenes, tmp_path):
     captions = EmbeddedCaptions(
         torch.randn(rows, 12, generator=generator).numpy(), words, *starts_of(rows, 4)
     )
-    objective = FlowMatching(FlowGenerator(12, image_size=16, width=8), 2e-3)
+    objective = FlowMatching(FlowGenerator(12, image_size=16, width=16), 2e-3)
     config = TrainingConfig(steps=60, batch_size=16, warmup_steps=5)
     history = train(objective, config, packed, packed, captions, captions, device="cpu",
                     progress=False)  # fmt: skip

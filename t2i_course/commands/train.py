@@ -64,7 +64,7 @@ MODELS = {
         "generator_rate": RATE, "batch_size": 48, "scenes": 50_000, "crowded": True,
         "redescription": 0.3,
     }),
-    "flow": Model("flow", 16_000, 16_000, {
+    "flow": Model("flow", 18_000, 18_000, {
         "learning_rate": 1e-3, "batch_size": 32, "scenes": 50_000, "crowded": True,
     }),
 }  # fmt: skip
