@@ -158,8 +158,8 @@ class FlowGenerator(nn.Module):
         Args:
             text_dim: D, of sentence and words.
             image_size: S, a multiple of 4 * patch.
-            width: W, the channels at S / (2 patch), 16 places a side; half as many at 32, where
-                edges are drawn, twice as many at 8.
+            width: W, the channels at S / (2 patch); half as many at S / patch, where edges are
+                drawn, twice as many at S / (4 patch), where places look at each other.
             patch: side of the squares of pixels that become the channels of one place.
 
         Raises:
@@ -195,7 +195,9 @@ class FlowGenerator(nn.Module):
         )
         self.middle = blocks(4, wide, wide, words=True, places=True)
         self.enlarge = nn.ModuleList([nn.Conv2d(2 * c, c, 3, padding=1) for c in (width, thin)])
-        self.up = nn.ModuleList([blocks(2, wide, width, words=True), blocks(1, width, thin)])
+        self.up = nn.ModuleList([
+            blocks(2, 2 * width, width, words=True), blocks(1, 2 * thin, thin),
+        ])  # fmt: skip
         self.out = nn.Sequential(
             nn.GroupNorm(8, thin), nn.SiLU(), nn.Conv2d(thin, 3 * patch**2, 3, padding=1)
         )
